@@ -1,0 +1,158 @@
+"""Read artifacts: a folder with a manifest, and files that are verified against it before any parser sees them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from hal.device import Kind
+from hal.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MANIFEST_BYTES_LIMIT = 1 << 20
+FILE_BYTES_LIMIT = 1 << 30
+ELEMENTS_LIMIT = 1 << 24
+FORMAT = 1
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Extent = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of all that a manifest holds: immutable, unknown fields refused."""
+
+
+class TensorSpec(Struct):
+    """The input of a model: its name, type and shape without the batch.
+
+    A uint8 image has values 0 to 255, a float32 image 0 to 1. `shape` is (H, W) or (C, H, W).
+    """
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: Annotated[tuple[Extent, ...], msgspec.Meta(min_length=1, max_length=3)]
+
+
+class OperatingPoint(Struct):
+    """A way to run the artifact, with what was measured on the held-out images.
+
+    The counts are means per image, of a spiking network only.
+    """
+
+    accuracy: Fraction
+    steps: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    synaptic_operations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    active_updates: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    inactive_updates: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class Origin(Struct):
+    """Where the artifact's figures come from."""
+
+    data: str
+    held_out: str
+    accuracy: str
+    command: str
+
+
+class Manifest(Struct):
+    """What an artifact says of itself. `files` maps each other file to its SHA-256 in hexadecimal."""
+
+    format: int
+    kind: Kind
+    input: TensorSpec
+    output: str
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=4096)]
+    operating_points: Annotated[tuple[OperatingPoint, ...], msgspec.Meta(min_length=1, max_length=64)]
+    origin: Origin
+    tool: str
+    files: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
+    multiplies: Count = 0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact in memory. `digest` is the SHA-256 of its manifest and so of everything in it."""
+
+    model: str
+    version: str
+    variant: str
+    digest: str
+    manifest: Manifest
+    files: dict[str, bytes]
+
+    @property
+    def name(self) -> str:
+        """Name the variant, as in `digits/snn`."""
+        return f"{self.model}/{self.variant}"
+
+
+def read(folder: Path) -> Artifact:
+    """Read and verify the artifact in `folder`, which is `.../model/version/variant`.
+
+    Raises `ArtifactError` when anything is missing, superfluous, altered, too large, or not a plain file.
+    """
+    variant, version, model = folder.name, folder.parent.name, folder.parent.parent.name
+    subject = f"{model}/{version}/{variant}"
+    if not (NAME.fullmatch(model) and NAME.fullmatch(variant) and re.fullmatch(r"[1-9][0-9]{0,8}", version)):
+        raise ArtifactError(subject, f"names must match {NAME.pattern}, versions be whole numbers")
+    raw = _read_file(folder / MANIFEST, subject, MANIFEST_BYTES_LIMIT)
+    manifest = parse_manifest(raw, subject)
+    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
+    if present != set(manifest.files):
+        odd = ", ".join(sorted(present ^ set(manifest.files)))
+        raise ArtifactError(subject, f"files and manifest disagree on {odd}")
+    files = {}
+    for name, expected in manifest.files.items():
+        content = _read_file(folder / name, subject, FILE_BYTES_LIMIT)
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != expected:
+            raise ArtifactError(subject, f"{name} has SHA-256 {actual[:16]}..., the manifest says {expected[:16]}...")
+        files[name] = content
+    return Artifact(model, version, variant, hashlib.sha256(raw).hexdigest(), manifest, files)
+
+
+def parse_manifest(raw: bytes, subject: str) -> Manifest:
+    """Parse a manifest and check what its types do not say."""
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(subject, f"{MANIFEST}: {error}") from None
+    if manifest.format != FORMAT:
+        raise ArtifactError(subject, f"{MANIFEST}: format {manifest.format} is not the supported {FORMAT}")
+    elements = 1
+    for extent in manifest.input.shape:
+        elements *= extent
+    if elements > ELEMENTS_LIMIT:
+        raise ArtifactError(subject, f"{MANIFEST}: input of {elements} elements exceeds the limit of {ELEMENTS_LIMIT}")
+    for name in manifest.files:
+        if "/" in name or name.startswith(".") or name == MANIFEST:
+            raise ArtifactError(subject, f"{MANIFEST}: {name!r} is not a plain file name")
+    steps = [point.steps for point in manifest.operating_points]
+    if len(set(steps)) != len(steps) or (manifest.kind is Kind.DNN and steps != [1]):
+        raise ArtifactError(subject, f"{MANIFEST}: operating points with steps {steps} are not distinct for {manifest.kind.value}")
+    return manifest
+
+
+def _read_file(path: Path, subject: str, limit: int) -> bytes:
+    """Read a plain file without following a link, within a size limit."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ArtifactError(subject, f"{path.name}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(subject, f"{path.name} is not a plain file")
+        if status.st_size > limit:
+            raise ArtifactError(subject, f"{path.name}: {status.st_size} bytes exceed the limit of {limit}")
+        return file.read(limit)

@@ -1,0 +1,85 @@
+"""The host CPU as a device, through OpenVINO.
+
+Its energy is modelled: the CPU seconds of the inference times the watts of a busy core, which the operator states.
+Static power is the host's and counts only where a meter of the host is configured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hal.dense import DenseNetwork
+from hal.device import Cost, Inference, Kind, Provenance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hal.artifact import Artifact
+
+# A stated wattage per core is a nameplate figure: turbo, temperature and workload move it by about a third.
+RELATIVE_UNCERTAINTY = 0.3
+WARM_UP_RUNS = 20
+
+
+class Cpu:
+    """The host CPU. `core_watts` is what a busy core draws above an idle one."""
+
+    driver = "cpu"
+    simulated = False
+    provenance = Provenance.MODELLED
+    kind = Kind.DNN
+
+    def __init__(self, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> None:
+        self.name = name
+        self._threads = threads
+        self._core_watts = core_watts
+        self._time_limit_seconds = time_limit_seconds
+
+    def load(self, artifact: Artifact) -> CpuProgram:
+        """Compile the network and measure its warm run."""
+        network = DenseNetwork(artifact, threads=self._threads)
+        spec = artifact.manifest.input
+        blank = np.zeros((1, *spec.shape), spec.dtype)
+        runs = []
+        for _ in range(WARM_UP_RUNS):
+            started = time.perf_counter()
+            network(blank)
+            runs.append(time.perf_counter() - started)
+        seconds = statistics.median(runs[WARM_UP_RUNS // 2 :])
+        watts = self._core_watts * self._threads
+        return CpuProgram(network, watts, Cost(seconds * watts, self._time_limit_seconds * watts, seconds))
+
+    def unload(self, artifact: Artifact) -> None:
+        """Nothing is kept beyond the program."""
+
+    def static_watts(self) -> float:
+        """Nothing: an idle core belongs to the host."""
+        return 0.0
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class CpuProgram:
+    """A network compiled for the host CPU."""
+
+    def __init__(self, network: DenseNetwork, watts: float, cost: Cost) -> None:
+        self._network = network
+        self._watts = watts
+        self._cost = cost
+
+    def cost(self, steps: int) -> Cost:
+        """Give the cost measured at load; the bound is the time limit at full power."""
+        return self._cost
+
+    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+        """Classify the images."""
+        started = time.perf_counter()
+        scores = self._network(images)
+        seconds = time.perf_counter() - started
+        joules = seconds * self._watts
+        return Inference(scores, 1, seconds, joules, joules * RELATIVE_UNCERTAINTY, 0.0)

@@ -1,0 +1,107 @@
+"""The hardware abstraction layer's interface: what a device is, what it runs, and what it answers.
+
+A `Device` loads an artifact and gives a `Program`; a program is called with a batch of images and answers with an
+`Inference`. A device runs one batch at a time, from one thread: otherwise its joules could not be attributed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hal.artifact import Artifact
+
+
+class Kind(str, Enum):
+    """What an artifact is: a spiking or a dense network."""
+
+    SNN = "snn"
+    DNN = "dnn"
+
+
+class Provenance(str, Enum):
+    """How a figure was obtained, from the strongest to the weakest."""
+
+    MEASURED = "measured"
+    MODELLED = "modelled"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs at an operating point, before it has run.
+
+    `dynamic_joules` is the mean, `upper_joules` a bound that no image exceeds, `seconds` the time that the device is
+    occupied. Static power is the device's, not the program's.
+    """
+
+    dynamic_joules: float
+    upper_joules: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a program answers for a batch of N images.
+
+    `scores` is (N, classes) float32, larger is likelier. `steps` are those that ran, 1 for a dense network. `seconds`
+    is how long the device was occupied, `simulation_seconds` how much host CPU a simulator spent to find out, which a
+    real device would not have cost. `dynamic_joules` is for the whole batch, above static power, with its standard
+    uncertainty.
+    """
+
+    scores: NDArray[np.float32]
+    steps: int
+    seconds: float
+    dynamic_joules: float
+    uncertainty_joules: float
+    simulation_seconds: float
+
+
+class Program(Protocol):
+    """An artifact resident on a device."""
+
+    def cost(self, steps: int) -> Cost:
+        """Give the expected cost of one image at `steps` time steps; a dense network ignores the steps."""
+        ...
+
+    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+        """Classify (N, *input shape) images of the artifact's input type.
+
+        Raises `DeviceUnavailable` when the device fails. The caller has checked type and shape.
+        """
+        ...
+
+
+class Device(Protocol):
+    """One accelerator, or the simulator of one."""
+
+    name: str
+    driver: str
+    simulated: bool
+    provenance: Provenance
+    kind: Kind
+
+    def load(self, artifact: Artifact) -> Program:
+        """Make an artifact of this device's kind resident.
+
+        Raises `CapacityError` when it does not fit, `ArtifactError` when the runtime refuses it, `DeviceUnavailable`.
+        """
+        ...
+
+    def unload(self, artifact: Artifact) -> None:
+        """Give back what `load` took."""
+        ...
+
+    def static_watts(self) -> float:
+        """Tell the power that the device draws without a request, with what is loaded now."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device. Closing twice is allowed."""
+        ...

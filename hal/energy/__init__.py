@@ -1,0 +1,1 @@
+"""What computing costs: one file per device's energy and latency model."""

@@ -1,0 +1,35 @@
+"""Open a device by the name of its driver."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hal.device import Device
+
+DRIVERS = ("cpu", "loihi-sim", "ncs2-sim")
+
+
+def open_device(driver: str, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> Device:
+    """Open the device `name` with `driver`, one of `DRIVERS`.
+
+    `threads` is for drivers that compute on the host; `core_watts` prices a second of a host core and
+    `time_limit_seconds` bounds a run, both for `cpu`. Raises `ValueError` for an unknown driver, `DeviceUnavailable`
+    when the hardware or its runtime is not there.
+    """
+    if driver == "cpu":
+        from hal.cpu import Cpu
+
+        return Cpu(name, threads=threads, core_watts=core_watts, time_limit_seconds=time_limit_seconds)
+    if driver == "ncs2-sim":
+        from hal.ncs2_sim import Ncs2Sim
+
+        return Ncs2Sim(name, threads=threads)
+    if driver == "loihi-sim":
+        from hal.loihi_sim import LoihiSim
+
+        return LoihiSim(name)
+    near = difflib.get_close_matches(driver, DRIVERS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known drivers are {', '.join(DRIVERS)}"
+    raise ValueError(f"unknown driver {driver!r}; {hint}")

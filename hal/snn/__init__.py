@@ -1,0 +1,1 @@
+"""Spiking networks in the integer arithmetic of Loihi."""

@@ -31,7 +31,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The base of all that a manifest holds: immutable, unknown fields refused."""
 
 
-class TensorSpec(Struct):
+class TensorSpec(Struct, frozen=True):
     """The input of a model: its name, type and shape without the batch.
 
     A uint8 image has values 0 to 255, a float32 image 0 to 1. `shape` is (H, W) or (C, H, W).
@@ -42,7 +42,7 @@ class TensorSpec(Struct):
     shape: Annotated[tuple[Extent, ...], msgspec.Meta(min_length=1, max_length=3)]
 
 
-class OperatingPoint(Struct):
+class OperatingPoint(Struct, frozen=True):
     """A way to run the artifact, with what was measured on the held-out images.
 
     The counts are means per image, of a spiking network only.
@@ -55,7 +55,7 @@ class OperatingPoint(Struct):
     inactive_updates: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
-class Origin(Struct):
+class Origin(Struct, frozen=True):
     """Where the artifact's figures come from."""
 
     data: str
@@ -64,7 +64,7 @@ class Origin(Struct):
     command: str
 
 
-class Manifest(Struct):
+class Manifest(Struct, frozen=True):
     """What an artifact says of itself. `files` maps each other file to its SHA-256 in hexadecimal."""
 
     format: int
@@ -139,7 +139,9 @@ def parse_manifest(raw: bytes, subject: str) -> Manifest:
             raise ArtifactError(subject, f"{MANIFEST}: {name!r} is not a plain file name")
     steps = [point.steps for point in manifest.operating_points]
     if len(set(steps)) != len(steps) or (manifest.kind is Kind.DNN and steps != [1]):
-        raise ArtifactError(subject, f"{MANIFEST}: operating points with steps {steps} are not distinct for {manifest.kind.value}")
+        raise ArtifactError(
+            subject, f"{MANIFEST}: operating points with steps {steps} are not distinct for {manifest.kind.value}"
+        )
     return manifest
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal.dense import DenseNetwork
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Cpu:
     driver = "cpu"
     simulated = False
     provenance = Provenance.MODELLED
+    boundary = Boundary.HOST
     kind = Kind.DNN
 
     def __init__(self, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> None:

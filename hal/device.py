@@ -32,6 +32,13 @@ class Provenance(str, Enum):
     SIMULATED = "simulated"
 
 
+class Boundary(str, Enum):
+    """What a figure covers: the accelerator alone, or the host's processor."""
+
+    ACCELERATOR = "accelerator"
+    HOST = "host"
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one image costs at an operating point, before it has run.
@@ -85,6 +92,7 @@ class Device(Protocol):
     driver: str
     simulated: bool
     provenance: Provenance
+    boundary: Boundary
     kind: Kind
 
     def load(self, artifact: Artifact) -> Program:

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import loihi
 from hal.errors import ArtifactError, CapacityError
 from hal.simulation import Pause, occupy
@@ -64,6 +64,7 @@ class LoihiSim:
     driver = "loihi-sim"
     simulated = True
     provenance = Provenance.SIMULATED
+    boundary = Boundary.ACCELERATOR
     kind = Kind.SNN
 
     def __init__(self, name: str, *, pause: Pause = time.sleep) -> None:

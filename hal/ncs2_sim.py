@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 
 from hal.dense import DenseNetwork
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import ncs2
 from hal.errors import CapacityError
 from hal.simulation import Pause, occupy
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from hal.artifact import Artifact
@@ -28,6 +28,7 @@ class Ncs2Sim:
     driver = "ncs2-sim"
     simulated = True
     provenance = Provenance.SIMULATED
+    boundary = Boundary.ACCELERATOR
     kind = Kind.DNN
 
     def __init__(self, name: str, *, threads: int, pause: Pause = time.sleep) -> None:

@@ -138,14 +138,16 @@ class _State:
 
 def decay(state: Integers, fraction: int) -> Integers:
     """Lose `fraction` / 4096 of a state, rounding its magnitude down."""
-    return np.sign(state) * ((np.abs(state) * (DECAY_UNITY - fraction)) >> 12)
+    kept: Integers = np.sign(state) * ((np.abs(state) * (DECAY_UNITY - fraction)) >> 12)
+    return kept
 
 
 def wrap_current(current: Integers) -> Integers:
     """Fold once into (-2^23, 2^23], as Lava's LIF does with its current."""
     span = STATE_LIMIT + 1
     current = np.where(current > span, current - 2 * span, current)
-    return np.where(current <= -span, current + 2 * span, current)
+    folded: Integers = np.where(current <= -span, current + 2 * span, current)
+    return folded
 
 
 def propagate(synapse: Synapse, spikes: Integers) -> Integers:
@@ -165,7 +167,8 @@ def propagate(synapse: Synapse, spikes: Integers) -> Integers:
 def wrap_signed_24(sums: Integers) -> Integers:
     """Keep the low 24 bits as a signed number, as Lava's Conv does with its result."""
     half = 1 << 23
-    return ((sums + half) & (2 * half - 1)) - half
+    wrapped: Integers = ((sums + half) & (2 * half - 1)) - half
+    return wrapped
 
 
 def _convolve(conv: Conv, values: NDArray[np.float64]) -> Integers:
@@ -209,4 +212,5 @@ def fan_out(synapse: Optional[Synapse], source: tuple[int, int, int]) -> Integer
     index = np.arange(1, height * width + 1, dtype=np.float64).reshape(1, 1, height, width)
     seen = _windows(index, kernel, synapse.stride, padding, dilation).astype(np.int64).ravel()
     counts = np.bincount(seen, minlength=height * width + 1)[1:]
-    return np.tile(counts.reshape(1, height, width) * per_channel, (channels, 1, 1))
+    fan: Integers = np.tile(counts.reshape(1, height, width) * per_channel, (channels, 1, 1))
+    return fan

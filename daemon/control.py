@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
 from daemon.errors import NotFound, RequestError

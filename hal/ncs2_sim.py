@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-
 from hal.dense import DenseNetwork
 from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import ncs2

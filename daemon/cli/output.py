@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import grpc
 import typer

@@ -34,10 +34,12 @@ CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams.
+# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
+# overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
 LIMITS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),
+    ("grpc.http.overload_protection", 0),
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_connection_idle_ms", 600_000),
 ]

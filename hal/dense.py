@@ -52,7 +52,8 @@ class DenseNetwork:
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """Give the scores (N, classes) of (N, *input shape) images."""
-        values = np.multiply(images, self._scale, dtype=np.float32).reshape(len(images), *self._shape)
+        # Colours come from a decoder as (H, W, C) in memory, however they are viewed; OpenVINO takes C order only.
+        values = np.multiply(images, self._scale, dtype=np.float32, order="C").reshape(len(images), *self._shape)
         self._request.set_input_tensor(ov.Tensor(values, shared_memory=True))
         self._request.infer()
         scores: NDArray[np.float32] = self._request.get_output_tensor().data.reshape(len(images), -1).copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 class ManualClock:
@@ -44,7 +46,7 @@ class ManualLoop(asyncio.SelectorEventLoop):
         return self._manual() / NANO
 
 
-def drive[T](clock: ManualClock, coroutine: Coroutine[Any, Any, T]) -> T:
+def drive(clock: ManualClock, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a loop that follows the clock."""
     with asyncio.Runner(loop_factory=lambda: ManualLoop(clock)) as runner:
         return runner.run(coroutine)

@@ -91,7 +91,9 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
 
 def _reply(request: pb.ClassifyRequest, model: Model, answer: Answer) -> pb.ClassifyReply:
     point, scores, names = answer.point, answer.scores[0], model.manifest.labels
-    best = np.argsort(-scores, kind="stable")[: max(request.top_k, 1)].tolist()
+    best = (
+        [int(scores.argmax())] if request.top_k <= 1 else np.argsort(-scores, kind="stable")[: request.top_k].tolist()
+    )
     return pb.ClassifyReply(
         request_id=answer.request_id,
         labels=[pb.Label(name=names[index], index=index, score=scores[index]) for index in best],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.budget import Budget, Reservation, limit_of
+from daemon.budget import Budget, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
 from daemon.errors import (
@@ -26,6 +26,7 @@ from daemon.ledger import Energy, provisional
 from daemon.points import Point
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
 from hal.device import Inference
+from hal.errors import DeviceUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +41,7 @@ STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a request came to. `scores` is (N, classes)."""
 
     request_id: int
@@ -57,19 +57,22 @@ class Answer:
 
 @dataclass(eq=False)
 class _Flight:
-    """A request under way: what its record needs, and the attempt that runs now."""
+    """A request under way: what its record needs, and the attempt that runs now.
+
+    `ended_as` is its terminal status once that is decided; an attempt that lands later only adds what it spent.
+    """
 
     request_id: int
     accepted_unix: int
     accepted: int
     images: int
-    reserved_nanojoules: int = 0
-    failed_nanojoules: int = 0
+    landing: asyncio.Future[Answer]
     policy: str = ""
     reign: int = 0
-    reservation: Reservation | None = None
-    landing: asyncio.Future[tuple[Job, Outcome, Energy | None]] | None = None
-    left: str = ""
+    job: Job | None = None
+    reserved_nanojoules: int = 0
+    failed_nanojoules: int = 0
+    ended_as: str = ""
 
 
 class _Recalled(Exception):
@@ -90,7 +93,8 @@ class Dispatcher:
         self._unix = unix
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._queued: dict[Job, _Flight] = {}
+        self._flying: dict[Job, _Flight] = {}
+        self._departing: list[Job] = []
         for name in policies:
             self._check_limit(name)
         policy = policies[start]
@@ -98,6 +102,8 @@ class Dispatcher:
         limit = limit_of(policy.budget_watts, policy.window_seconds)
         self.budget = Budget(limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
         self.router = Router(start, policy, self.budget, fleet.load_seconds)
+        for lane in fleet.lanes.values():
+            lane.landed = self._landed
         self._reign = journal.reign(start, limit, fleet.static_watts, clock())
 
     def seed(self, spent: list[tuple[int, int]]) -> None:
@@ -116,8 +122,8 @@ class Dispatcher:
         self.router.name, self.router.policy = name, policy
         self.budget.limit = limit_of(policy.budget_watts, policy.window_seconds)
         self._reign = self._journal.reign(name, self.budget.limit, self.budget.static_watts, self._clock())
-        for job, flight in list(self._queued.items()):
-            self._recall(job, flight)
+        for job in list(self._flying):
+            self._recall(job)
         self._wake()
         return previous
 
@@ -132,18 +138,18 @@ class Dispatcher:
 
         Either way the journal has the request's end first.
         """
-        accepted = self._clock()
-        flight = _Flight(self._journal.next_request_id(), self._unix(), accepted, len(images))
+        number, landing = self._journal.next_request_id(), self._loop.create_future()
+        flight = _Flight(number, self._unix(), self._clock(), len(images), landing)
         try:
             return await self._serve(flight, points, images, wanted)
         except RequestError as error:
-            flight.left = STATUS.get(type(error), "error")
-            self._record(flight)
+            flight.ended_as = STATUS[type(error)]
+            self._journal.finished([self._record(flight)])
             raise
         except asyncio.CancelledError:
-            flight.left = "deadline" if self._clock() >= wanted.deadline else "cancelled"
-            if flight.reservation is None:
-                self._record(flight)
+            flight.ended_as = "deadline" if self._clock() >= wanted.deadline else "cancelled"
+            if flight.job is None:
+                self._journal.finished([self._record(flight)])
             raise
 
     async def _serve(
@@ -159,14 +165,11 @@ class Dispatcher:
             decision = self.router.decide(candidates, wanted, now)
             if isinstance(decision, Dispatch):
                 try:
-                    job, outcome, energy = await self._fly(flight, decision, images, wanted.deadline, now)
+                    return await self._fly(flight, decision, images, wanted.deadline, now)
                 except _Recalled:
                     continue
-                if isinstance(outcome, Inference) and energy is not None:
-                    return self._answer(flight, job, outcome, energy)
-                if outcome is None:
-                    raise DeadlinePassed
-                tried.add(decision.point.device)
+                except DeviceUnavailable:
+                    tried.add(decision.point.device)
             elif isinstance(decision, Wait):
                 await self._wait(decision.until, now)
             else:
@@ -184,88 +187,120 @@ class Dispatcher:
 
     async def _fly(
         self, flight: _Flight, dispatch: Dispatch, images: NDArray[np.generic], deadline: int, now: int
-    ) -> tuple[Job, Outcome, Energy | None]:
-        """Queue one attempt and wait for its end. Raises `_Recalled`, `DeadlinePassed`."""
-        point, reservation = dispatch.point, dispatch.reservation
-        self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
-        landing: asyncio.Future[tuple[Job, Outcome, Energy | None]] = self._loop.create_future()
-        flight.landing, flight.reservation = landing, reservation
+    ) -> Answer:
+        """Make one attempt. Raises `DeviceUnavailable`, `DeadlinePassed`, `_Recalled`."""
+        point, reservation = dispatch
         flight.reserved_nanojoules = reservation.nanojoules
-        expected = point.service_seconds * len(images)
-        job = Job(point, images, deadline, reservation, lambda job, out: self._landed(flight, job, out), expected)
-        self._queued[job] = flight
-        self.fleet.lanes[point.device].submit(job)
-        timer = self._loop.call_later((deadline - now) / NANO, self._expire, flight, job)
+        if flight.landing.done():
+            flight.landing = self._loop.create_future()
+        job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images), now)
+        self._flying[job] = flight
+        self.fleet.lanes[point.device].admit(job)
+        if not self._departing:
+            self._loop.call_soon(self._depart)
+        self._departing.append(job)
+        timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
         try:
-            return await landing
+            return await flight.landing
         except asyncio.CancelledError:
-            self._call_off(flight, job)
+            self._call_off(job)
             raise
         finally:
             timer.cancel()
 
-    def _landed(self, flight: _Flight, job: Job, outcome: Outcome) -> None:
-        """Settle an attempt that ended on its device: the reservation becomes what was spent."""
-        del self._queued[job]
-        reservation, energy = job.reservation, None
+    def _depart(self) -> None:
+        """Record the reservations of this turn of the event loop with one write, then let their jobs start."""
+        jobs, self._departing = self._departing, []
+        lines = [(self._flying[job], job) for job in jobs if job in self._flying]
+        self._journal.reserved(
+            [
+                (flight.request_id, flight.reign, job.point, job.reservation.nanojoules, job.decided)
+                for flight, job in lines
+            ]
+        )
+        for _, job in lines:
+            self.fleet.lanes[job.point.device].start(job)
+
+    def _landed(self, jobs: list[Job], outcome: Outcome) -> None:
+        """Settle a batch that ended on its device, record it with one write, then let its requests go on."""
+        records, answered = [], []
+        for job in jobs:
+            flight = self._flying.pop(job)
+            flight.job = None
+            energy = self._settle(flight, job, outcome)
+            if flight.ended_as:
+                records.append(self._record(flight, job, energy))
+            elif not isinstance(outcome, Inference) or job.ended > job.deadline:
+                failure = outcome if isinstance(outcome, DeviceUnavailable) else DeadlinePassed()
+                flight.landing.set_exception(failure)
+            elif energy is not None:
+                flight.ended_as = "ok"
+                seconds = outcome.seconds * flight.images / len(outcome.scores)
+                records.append(self._record(flight, job, energy, seconds))
+                answered.append((flight, job, outcome, energy, seconds))
+        journaled = self._journal.finished(records) if records else True
+        for flight, job, inference, energy, seconds in answered:
+            scores = inference.scores[job.first : job.first + flight.images]
+            queued = (job.started - flight.accepted) / NANO
+            flight.landing.set_result(
+                Answer(
+                    flight.request_id, scores, inference.steps, job.point, flight.policy, energy, seconds, queued,
+                    journaled,
+                )
+            )  # fmt: skip
+        self._wake()
+
+    def _settle(self, flight: _Flight, job: Job, outcome: Outcome) -> Energy | None:
+        """Turn a reservation into what was spent; a failed run keeps all of it, one that never ran gives it back."""
+        reservation = job.reservation
         if isinstance(outcome, Inference):
-            energy = provisional(job.point, outcome, self.fleet.lanes[job.point.device].static_watts)
+            static_watts = self.fleet.lanes[job.point.device].static_watts
+            energy = provisional(job.point, outcome, static_watts, job.first, flight.images)
             self.budget.settle(reservation, energy.dynamic_nanojoules, job.ended)
-            energy = _with_failures(energy, flight.failed_nanojoules)
-        elif outcome is None:
+            return _with_failures(energy, flight.failed_nanojoules)
+        if outcome is None:
             self.budget.cancel(reservation)
         else:
             self.budget.settle(reservation, reservation.nanojoules, job.ended)
             flight.failed_nanojoules += reservation.nanojoules
-        flight.reservation = None
-        self._wake()
-        if flight.left:
-            self._record(flight, job, energy)
-        elif flight.landing is not None and not flight.landing.done():
-            flight.landing.set_result((job, outcome, energy))
+        return None
 
-    def _answer(self, flight: _Flight, job: Job, inference: Inference, energy: Energy) -> Answer:
-        flight.left = "ok"
-        journaled = self._record(flight, job, energy, inference.seconds)
-        return Answer(
-            flight.request_id, inference.scores, inference.steps, job.point, flight.policy, energy,
-            inference.seconds, (job.started - flight.accepted) / NANO, journaled,
-        )  # fmt: skip
-
-    def _expire(self, flight: _Flight, job: Job) -> None:
+    def _expire(self, job: Job) -> None:
         """The deadline passed: a queued attempt is called off, a running one is not waited for."""
-        self._call_off(flight, job)
-        if flight.landing is not None and not flight.landing.done():
+        flight = self._flying[job]
+        self._call_off(job)
+        if not flight.landing.done():
             flight.landing.set_exception(DeadlinePassed())
 
-    def _recall(self, job: Job, flight: _Flight) -> None:
-        if self._call_off(flight, job) and flight.landing is not None and not flight.landing.done():
+    def _recall(self, job: Job) -> None:
+        """Take a queued attempt back to be decided again."""
+        flight = self._flying[job]
+        if self._call_off(job) and not flight.landing.done():
             flight.landing.set_exception(_Recalled())
 
-    def _call_off(self, flight: _Flight, job: Job) -> bool:
-        """Take an attempt out of its queue and give its reservation back, unless it already runs."""
-        if not self.fleet.lanes[job.point.device].call_off(job):
+    def _call_off(self, job: Job) -> bool:
+        """Take an attempt out of its queue and give its reservation back, unless it runs or has landed."""
+        flight = self._flying.get(job)
+        if flight is None or not self.fleet.lanes[job.point.device].call_off(job):
             return False
-        del self._queued[job]
-        if flight.reservation is not None:
-            self.budget.cancel(flight.reservation)
-        flight.reservation = None
+        del self._flying[job]
+        flight.job = None
+        self.budget.cancel(job.reservation)
         self._wake()
         return True
 
     def _record(
         self, flight: _Flight, job: Job | None = None, energy: Energy | None = None, device_seconds: float = 0.0
-    ) -> bool:
-        """Write the request's end. While an attempt still runs, its reservation stands for what it spends."""
-        held = flight.reservation.nanojoules if flight.reservation else 0
-        if energy is None and held + flight.failed_nanojoules:
-            energy = Energy(held + flight.failed_nanojoules, 0, 0, "modelled", "accelerator")
-        return self._journal.finished(
-            Record(
-                flight.request_id, flight.reign, flight.left, flight.images, flight.accepted_unix, flight.accepted,
-                job.ended if job else self._clock(), job.point if job else None, job.started if job else 0,
-                flight.reserved_nanojoules, energy, device_seconds,
-            )
+    ) -> Record:
+        """Make the request's terminal record. While an attempt still runs, its reservation stands for its energy."""
+        held = flight.failed_nanojoules + (flight.job.reservation.nanojoules if flight.job else 0)
+        if energy is None and held:
+            energy = Energy(held, 0, 0, "modelled", "accelerator", "exclusive")
+        ran = job or flight.job
+        return Record(
+            flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
+            job.ended if job else self._clock(), ran.point if ran else None, ran.started if ran else 0,
+            flight.reserved_nanojoules, energy, device_seconds,
         )  # fmt: skip
 
     async def _wait(self, until: int, now: int) -> None:
@@ -297,8 +332,7 @@ def _with_failures(energy: Energy, failed_nanojoules: int) -> Energy:
     """Add what failed attempts may have spent, of which nothing more is known than the bound."""
     if not failed_nanojoules:
         return energy
-    return replace(
-        energy,
+    return energy._replace(
         dynamic_nanojoules=energy.dynamic_nanojoules + failed_nanojoules,
         uncertainty_nanojoules=energy.uncertainty_nanojoules + failed_nanojoules,
     )

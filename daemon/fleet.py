@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import structlog
 
 from daemon.budget import Reservation
@@ -22,31 +23,34 @@ from hal.errors import DeviceUnavailable, HalError, Reason
 from hal.open import open_device
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 # How long a device that failed is left alone before it is tried again.
 REST_NANOSECONDS = 5 * NANO
 
 log = structlog.get_logger()
+# What ends a device's thread.
+CLOSE = None
 Outcome = Inference | DeviceUnavailable | None
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class Job:
-    """A batch on its way through a device's queue. `done` is called on the event loop, exactly once.
+    """A batch of images on its way through a device's queue, decided at `decided`.
 
-    Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. Times are the
-    clock's nanoseconds. Whoever claims a job first decides its fate: the device's thread or who calls it off.
+    Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. The inference may
+    be of a larger batch, of which this job's images begin at `first`. Times are the clock's nanoseconds. Whoever claims
+    a job first decides its fate: the device's thread or who calls it off.
     """
 
     point: Point
     images: NDArray[np.generic]
     deadline: int
     reservation: Reservation
-    done: Callable[[Job, Outcome], None]
     expected_seconds: float
+    decided: int
+    first: int = 0
     started: int = 0
     ended: int = 0
     _claim: threading.Lock = field(default_factory=threading.Lock)
@@ -56,12 +60,19 @@ class Job:
         return self._claim.acquire(blocking=False)
 
 
+Task = Job | Callable[[], None] | None
+
+
 class Lane:
-    """One device with its queue, its thread and its health. All methods are called on the event loop."""
+    """One device with its queue, its thread and its health. All methods are called on the event loop.
+
+    `landed` is called there with the jobs of a batch that ended, and their common outcome.
+    """
 
     def __init__(self, name: str, config: DeviceConfig, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self.config = config
+        self.landed: Callable[[list[Job], Outcome], None]
         self.device: Device | None = None
         self.failure: HalError | None = None
         self.static_watts = 0.0
@@ -70,13 +81,31 @@ class Lane:
         self._clock = clock
         self._loop = loop
         self._rests_until = 0
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._held: list[Task] = []
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            task()
+        """Take from the queue until it is closed."""
+        while (task := self._held.pop() if self._held else self._tasks.get()) is not CLOSE:
+            if isinstance(task, Job):
+                self._run(self._gather(task))
+            else:
+                task()
+
+    def _gather(self, job: Job) -> list[Job]:
+        """Add to a job those of the same point that wait behind it, as many as the device takes at once."""
+        batch, images = [job], len(job.images)
+        limit = self.device.batch_limit if self.device else 1
+        while images < limit and not self._tasks.empty():
+            task = self._tasks.get()
+            if not isinstance(task, Job) or task.point is not job.point or images + len(task.images) > limit:
+                self._held.append(task)
+                break
+            batch.append(task)
+            images += len(task.images)
+        return batch
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function on the device's thread, behind what is queued."""
@@ -107,38 +136,51 @@ class Lane:
             self.failure = error
             log.warning("device unavailable", device=self.name, error=str(error))
 
-    def submit(self, job: Job) -> None:
-        """Queue a job."""
+    def admit(self, job: Job) -> None:
+        """Count a job as queued."""
         self.queued += 1
         self.backlog_seconds += job.expected_seconds
-        self._tasks.put(lambda: self._run(job))
 
-    def _run(self, job: Job) -> None:
-        """Run a job on the device's thread."""
-        if not job.claim():
+    def start(self, job: Job) -> None:
+        """Hand an admitted job to the device's thread."""
+        self._tasks.put(job)
+
+    def _run(self, waiting: list[Job]) -> None:
+        """Run those jobs of a batch that nobody called off, on the device's thread."""
+        now = self._clock()
+        jobs = [job for job in waiting if job.claim()]
+        timely = [job for job in jobs if now < job.deadline]
+        late = [job for job in jobs if now >= job.deadline]
+        if late:
+            self._loop.call_soon_threadsafe(self._finish, late, None, now)
+        if not timely:
             return
-        job.started = self._clock()
-        outcome: Outcome = None
-        if job.started < job.deadline:
-            try:
-                outcome = job.point.program(job.images, job.point.steps)
-            except DeviceUnavailable as error:
-                outcome = error
-            except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
-                outcome = DeviceUnavailable(self.name, Reason.FAILED, f"{type(error).__name__}: {error}")
-        job.ended = self._clock()
-        self._loop.call_soon_threadsafe(self._finish, job, outcome)
+        images = 0
+        for job in timely:
+            job.started, job.first = now, images
+            images += len(job.images)
+        point = timely[0].point
+        batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
+        try:
+            outcome: Outcome = point.program(batch, point.steps)
+        except DeviceUnavailable as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
+            outcome = DeviceUnavailable(self.name, Reason.FAILED, f"{type(error).__name__}: {error}")
+        self._loop.call_soon_threadsafe(self._finish, timely, outcome, self._clock())
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
-        self._leave(job)
+    def _finish(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
         if isinstance(outcome, Inference):
             self.failure = None
-            job.point.observe((job.ended - job.started) / NANO / len(job.images))
+            jobs[0].point.observe((ended - jobs[0].started) / NANO / len(outcome.scores))
         elif outcome is not None:
             self.failure = outcome
-            self._rests_until = job.ended + REST_NANOSECONDS
+            self._rests_until = ended + REST_NANOSECONDS
             log.error("device failed", device=self.name, reason=outcome.reason.value, detail=outcome.detail)
-        job.done(job, outcome)
+        for job in jobs:
+            job.ended = ended
+            self._leave(job)
+        self.landed(jobs, outcome)
 
     def call_off(self, job: Job) -> bool:
         """Take a job out of the queue, or tell that it already runs."""
@@ -160,7 +202,7 @@ class Lane:
         """Finish what is queued and let go of the device."""
         if self.device is not None:
             await self.call(self.device.close)
-        self._tasks.put(None)
+        self._tasks.put(CLOSE)
         await asyncio.to_thread(self._thread.join)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def check_tensor(
     if not 1 <= given[0] <= batch_limit:
         raise InvalidRequest(f"{field}.shape", f"a batch of {given[0]} is outside 1 to {batch_limit}")
     element = np.dtype(spec.dtype)
-    expected = int(np.prod(given)) * element.itemsize
+    expected = math.prod(given) * element.itemsize
     if len(data) != expected:
         raise InvalidRequest(f"{field}.data", f"has {len(data)} bytes, its shape needs {expected}")
     images = np.frombuffer(data, element).reshape(given)

@@ -11,9 +11,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -33,8 +32,7 @@ class JournalError(Exception):
     """The journal cannot be opened: the message says which file and why."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The terminal record of a request. Times are the clock's nanoseconds, but `accepted_unix` those since 1970."""
 
     request_id: int
@@ -58,7 +56,7 @@ class Journal:
         """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`."""
         self.gaps = 0
         self._tails = folder / "tail"
-        self._encode = msgspec.json.Encoder().encode
+        self._encode_lines = msgspec.json.Encoder().encode_lines
         self._writing = threading.Lock()
         self._moving = threading.Lock()
         self._closing = threading.Event()
@@ -97,29 +95,36 @@ class Journal:
         number = self._next_reign
         self._next_reign += 1
         window = limit.window_nanoseconds
-        self._append(["reign", number, self.store.session, policy, limit.nanojoules, window, static_watts, at])
+        self._append([["reign", number, self.store.session, policy, limit.nanojoules, window, static_watts, at]])
         return number
 
-    def reserved(self, request_id: int, reign: int, point: Point, nanojoules: int, at: int) -> bool:
-        """Record that a request is about to be dispatched with a reservation."""
-        return self._append(["reserved", request_id, self.store.session, reign, point.journal_id, nanojoules, at])
-
-    def finished(self, record: Record) -> bool:
-        """Record how a request ended; False when the journal could not take it."""
-        energy = record.energy
+    def reserved(self, dispatches: list[tuple[int, int, Point, int, int]]) -> bool:
+        """Record requests about to be dispatched, each (request, reign, point, nanojoules reserved, time)."""
+        session = self.store.session
         return self._append(
             [
-                "finished", record.request_id, self.store.session, record.reign,
-                record.point.journal_id if record.point else None, record.status, record.images, record.accepted_unix,
-                record.accepted, record.started, record.ended, record.reserved_nanojoules,
-                energy.dynamic_nanojoules if energy else 0, energy.static_nanojoules if energy else 0,
-                energy.uncertainty_nanojoules if energy else 0, energy.state if energy else "final",
-                record.device_seconds,
+                ["reserved", request_id, session, reign, point.journal_id, nanojoules, at]
+                for request_id, reign, point, nanojoules, at in dispatches
             ]
-        )  # fmt: skip
+        )
 
-    def _append(self, line: list[Any]) -> bool:
-        data = self._encode(line) + b"\n"
+    def finished(self, records: list[Record]) -> bool:
+        """Record how requests ended; False when the journal could not take it."""
+        return self._append([self._line(record) for record in records])
+
+    def _line(self, record: Record) -> list[Any]:
+        point, energy = record.point, record.energy
+        return [
+            "finished", record.request_id, self.store.session, record.reign, point.journal_id if point else None,
+            record.status, record.images, record.accepted_unix, record.accepted, record.started, record.ended,
+            record.reserved_nanojoules, energy.dynamic_nanojoules if energy else 0,
+            energy.static_nanojoules if energy else 0, energy.uncertainty_nanojoules if energy else 0,
+            energy.state if energy else "final", record.device_seconds,
+        ]  # fmt: skip
+
+    def _append(self, lines: list[list[Any]]) -> bool:
+        """Append lines with one write."""
+        data = self._encode_lines(lines)
         with self._writing:
             try:
                 written = os.write(self._tail, data)
@@ -132,8 +137,8 @@ class Journal:
                     os.ftruncate(self._tail, os.lseek(self._tail, 0, os.SEEK_END) - written)
         if written == len(data):
             return True
-        self.gaps += 1
-        log.error("journal record lost", reason=reason, gaps=self.gaps)
+        self.gaps += len(lines)
+        log.error("journal records lost", reason=reason, gaps=self.gaps)
         return False
 
     def _open_tail(self) -> tuple[Path, int]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.clock import NANO
 from daemon.points import Point
 from hal.device import Inference
 
 
-@dataclass(frozen=True)
-class Energy:
+class Energy(NamedTuple):
     """What a request cost, with every label that a figure must carry.
 
     `dynamic_nanojoules` is what the request added, `static_nanojoules` its share of what the device draws anyway, by
@@ -22,7 +21,7 @@ class Energy:
     uncertainty_nanojoules: int
     provenance: str
     boundary: str
-    sharing: str = "exclusive"
+    sharing: str
     state: str = "provisional"
 
     @property
@@ -31,15 +30,23 @@ class Energy:
         return self.dynamic_nanojoules + self.static_nanojoules
 
 
-def provisional(point: Point, inference: Inference, static_watts: float) -> Energy:
-    """Give the figure that leaves with the reply: a device runs one batch at a time, so all of it is the request's."""
+def provisional(point: Point, inference: Inference, static_watts: float, first: int, images: int) -> Energy:
+    """Give the figure that leaves with the reply of the images `first` to `first + images` of a batch.
+
+    A device runs one batch at a time, so all of it belongs to the batch; its images share it equally, in whole
+    nanojoules that add up to the batch's.
+    """
+    batch = len(inference.scores)
+
+    def share(joules: float) -> int:
+        total = round(joules * NANO)
+        return total * (first + images) // batch - total * first // batch
+
     return Energy(
-        dynamic_nanojoules=round(inference.dynamic_joules * NANO),
-        static_nanojoules=round(static_watts * inference.seconds * NANO),
-        uncertainty_nanojoules=round(inference.uncertainty_joules * NANO),
+        dynamic_nanojoules=share(inference.dynamic_joules),
+        static_nanojoules=share(static_watts * inference.seconds),
+        uncertainty_nanojoules=share(inference.uncertainty_joules),
         provenance=point.provenance,
         boundary=point.boundary,
+        sharing="exclusive" if images == batch else "shared",
     )
-
-
-NOTHING = Energy(0, 0, 0, "simulated", "accelerator")

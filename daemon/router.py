@@ -7,7 +7,7 @@ asks through `Load`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
@@ -15,8 +15,7 @@ from daemon.config import PolicyConfig
 from daemon.points import Point
 
 
-@dataclass(frozen=True)
-class Constraints:
+class Constraints(NamedTuple):
     """What a request asks for beyond its model. `deadline` is in the clock's nanoseconds."""
 
     deadline: int
@@ -25,23 +24,20 @@ class Constraints:
     min_accuracy: float = 0.0
 
 
-@dataclass(frozen=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """Run the request at `point`; its energy is reserved."""
 
     point: Point
     reservation: Reservation
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(NamedTuple):
     """Ask again at `until`, or earlier when something was settled."""
 
     until: int
 
 
-@dataclass(frozen=True)
-class Refuse:
+class Refuse(NamedTuple):
     """The request cannot be served. `reason` is constraints, lost, load or budget."""
 
     reason: str

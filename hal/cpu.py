@@ -33,6 +33,7 @@ class Cpu:
     provenance = Provenance.MODELLED
     boundary = Boundary.HOST
     kind = Kind.DNN
+    batch_limit = 64
 
     def __init__(self, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> None:
         self.name = name

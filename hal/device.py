@@ -86,7 +86,7 @@ class Program(Protocol):
 
 
 class Device(Protocol):
-    """One accelerator, or the simulator of one."""
+    """One accelerator, or the simulator of one. A batch of more than `batch_limit` images gains nothing."""
 
     name: str
     driver: str
@@ -94,6 +94,7 @@ class Device(Protocol):
     provenance: Provenance
     boundary: Boundary
     kind: Kind
+    batch_limit: int
 
     def load(self, artifact: Artifact) -> Program:
         """Make an artifact of this device's kind resident.

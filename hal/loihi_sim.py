@@ -67,6 +67,7 @@ class LoihiSim:
     provenance = Provenance.SIMULATED
     boundary = Boundary.ACCELERATOR
     kind = Kind.SNN
+    batch_limit = 1
 
     def __init__(self, name: str, *, pause: Pause = time.sleep) -> None:
         self.name = name

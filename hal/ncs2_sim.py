@@ -29,6 +29,7 @@ class Ncs2Sim:
     provenance = Provenance.SIMULATED
     boundary = Boundary.ACCELERATOR
     kind = Kind.DNN
+    batch_limit = 1
 
     def __init__(self, name: str, *, threads: int, pause: Pause = time.sleep) -> None:
         self.name = name

@@ -189,7 +189,9 @@ def test_balanced_with_one_price() -> None:
 @given(
     strategy=st.sampled_from([each for each in STRATEGIES if each != "pin"]),
     figures=st.lists(
-        st.tuples(st.floats(0, 1), st.integers(0, 1000), st.integers(0, 1000), st.floats(1e-6, 2)), min_size=1, max_size=5
+        st.tuples(st.floats(0, 1), st.integers(0, 1000), st.integers(0, 1000), st.floats(1e-6, 2)),
+        min_size=1,
+        max_size=5,
     ),
     limit=st.integers(0, 5000),
     spent=st.integers(0, 5000),

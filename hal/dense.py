@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino as ov
 
 from hal.errors import ArtifactError
+
+# OpenVINO reports its use to Google Analytics when it is imported, from a forked child, and keeps a client's number in
+# the home folder. It goes without where its reporter cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

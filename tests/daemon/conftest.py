@@ -64,9 +64,7 @@ def start_daemon() -> Iterator[StartDaemon]:
             state: Path | None = None,
             runtime: Path | None = None,
         ) -> Daemon:
-            return stack.enter_context(
-                running(config, may_log=may_log, port=port, state=state, runtime=runtime)
-            )
+            return stack.enter_context(running(config, may_log=may_log, port=port, state=state, runtime=runtime))
 
         yield start
 
@@ -111,4 +109,5 @@ def held_out() -> digits.Part:
 def image(held_out: digits.Part) -> NDArray[np.uint8]:
     """Give a digit, the first held-out one, a 0."""
     assert held_out.labels[0] == 0
-    return held_out.images[0]
+    first: NDArray[np.uint8] = held_out.images[0]
+    return first

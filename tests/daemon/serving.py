@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -32,6 +33,9 @@ STOP_SECONDS = 60.0
 # For calls that are expected to end long before; only a daemon that hangs comes near it.
 CALL_SECONDS = 60.0
 
+# gRPC's own log, such as `E1123 23:39:13.534000    7460 add_port.cc:83] ...`.
+GRPC_LOG = re.compile(r"[A-Z]\d{4} ")
+
 DEVICES = """
 [device.loihi-sim]
 driver = "loihi-sim"
@@ -56,6 +60,7 @@ class Places:
     port: int
     state: Path
     runtime: Path
+    host: str = "127.0.0.1"
 
     def command(self, config: str) -> list[str]:
         """Write the configuration and give the command that serves with it."""
@@ -63,7 +68,7 @@ class Places:
         file.write_text(config)
         return [
             sys.executable, "-m", "daemon.cli.main", "serve", "--config", str(file),
-            "--tcp-address", f"127.0.0.1:{self.port}",
+            "--tcp-address", f"{self.host}:{self.port}",
             "--state-directory", str(self.state), "--runtime-directory", str(self.runtime),
         ]  # fmt: skip
 
@@ -157,8 +162,10 @@ class Daemon:
         """Stop the daemon as a supervisor does; it ends well, without a complaint but those named in `may_log`."""
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(STOP_SECONDS)
-        complaints = [line for line in self.log if "level=info" not in line and not any(word in line for word in may_log)]
-        assert (status, complaints) == (0, [])
+        complaints = [
+            line for line in self.log if "level=info" not in line and not any(word in line for word in may_log)
+        ]
+        assert (status, complaints) == (0, []), f"status {status}, complaints {complaints}"
 
     def kill(self) -> None:
         """Kill the daemon, which cannot defend itself."""
@@ -207,9 +214,9 @@ def _start(config: str, place: Places) -> Daemon:
     with (place.folder / "log").open("wb") as log:
         process = subprocess.Popen(place.command(config), stderr=log, env=environment)
     ended = os.pidfd_open(process.pid)
-    readable, _, _ = select.select([supervisor, ended], [], [], START_SECONDS)
+    readable, _, _ = select.select([supervisor.fileno(), ended], [], [], START_SECONDS)
     os.close(ended)
-    if supervisor not in readable:
+    if supervisor.fileno() not in readable:
         process.kill()
         process.wait()
         supervisor.close()
@@ -221,6 +228,6 @@ def refuses_to_start(config: str, place: Places, *, prefix: Sequence[str] = ()) 
     """Start a daemon that is expected to end by itself with status 1; give what it says, which is one sentence."""
     command = [*prefix, *place.command(config)]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_SECONDS)
-    said = [line for line in ended.stderr.splitlines() if "level=" not in line]
+    said = [line for line in ended.stderr.splitlines() if "level=" not in line and not GRPC_LOG.match(line)]
     assert (ended.returncode, ended.stdout, len(said)) == (1, "", 1), ended.stderr
     return said[0]

@@ -37,7 +37,8 @@ def read_network(artifact: Artifact) -> Network:
     try:
         structure = json.loads(artifact.files[STRUCTURE])
         arrays = safetensors.numpy.load(artifact.files[TENSORS])
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
+        # NumPy has no type for some of the format's: those are a KeyError.
         raise ArtifactError(artifact.name, f"the network cannot be read: {error}") from None
     network = parts.put_together(structure, arrays, artifact.name)
     manifest = artifact.manifest

@@ -25,13 +25,19 @@ app.command()(classify.classify)
 app.command()(demo.demo)
 
 
-@app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the release and end.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(VERSION)
         raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the release and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what belongs to no command."""
 
 
 @app.command()

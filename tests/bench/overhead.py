@@ -85,7 +85,7 @@ async def _drive(address: str, requests: int) -> float:
     left = requests
     async with grpc.aio.insecure_channel(address) as channel:
         await asyncio.wait_for(channel.channel_ready(), 30)
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
         async def worker() -> None:
             nonlocal left

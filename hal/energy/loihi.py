@@ -7,6 +7,7 @@ table 1 (pre-silicon simulation at 0.75 V) for events; static power as regressed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SYNAPTIC_OPERATION_JOULES = 23.6e-12
@@ -36,6 +37,12 @@ class Events:
     synaptic_operations: float
     active_updates: float
     inactive_updates: float
+
+
+def sum_events(parts: Iterable[Events]) -> Events:
+    """Add up the events of layers or images."""
+    counts = [(part.synaptic_operations, part.active_updates, part.inactive_updates) for part in parts]
+    return Events(*(sum(column) for column in zip(*counts)))
 
 
 def dynamic_joules(events: Events) -> float:

@@ -12,18 +12,23 @@ from hal.snn.network import (
     BIAS_LIMIT,
     DECAY_UNITY,
     DELAY_LIMIT,
+    EXPONENT_LIMIT,
+    GRADED_BIAS_LIMIT,
     STATE_LIMIT,
     THRESHOLD_LIMIT,
     WEIGHT_MAX,
     WEIGHT_MIN,
     Accumulator,
     Conv,
+    Delta,
     Dense,
     Encoder,
     Layer,
     Lif,
     Network,
     Neuron,
+    Sigma,
+    SigmaDelta,
     SumPool,
     Synapse,
 )
@@ -70,10 +75,20 @@ def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:
     if not 1 < len(layers) <= LAYERS_LIMIT:
         raise ArtifactError(subject, f"{len(layers)} layers, between 2 and {LAYERS_LIMIT} are allowed")
     built: list[Layer] = []
-    for index, entry in enumerate(layers):
+    for index, content in enumerate(layers):
+        entry = _Entry(content, f"{subject}, layer {index}")
         before = built[-1].shape if built else None
-        built.append(_layer(_Entry(entry, f"{subject}, layer {index}"), index, arrays, before))
+        built.append(_layer(entry, index, arrays, before))
+        _check_place(entry, built[-1].neuron, first=index == 0, last=index == len(layers) - 1)
     return Network(Encoder(encoder.number("scale"), encoder.number("offset")), tuple(built))
+
+
+def _check_place(entry: _Entry, neuron: Neuron, *, first: bool, last: bool) -> None:
+    kind = type(neuron).__name__.lower()
+    if isinstance(neuron, (Accumulator, Sigma)) and not last:
+        raise entry.error(f"a neuron of kind {kind} sends nothing, only the last layer may have it")
+    if isinstance(neuron, Delta) != first and not isinstance(neuron, Lif):
+        raise entry.error(f"a neuron of kind {kind} cannot be in {'the first' if first else 'a later'} layer")
 
 
 def _layer(entry: _Entry, index: int, arrays: Arrays, before: Optional[tuple[int, int, int]]) -> Layer:
@@ -86,13 +101,17 @@ def _layer(entry: _Entry, index: int, arrays: Arrays, before: Optional[tuple[int
         expected = output_shape(synapse, before, entry.subject)
         if expected != shape:
             raise entry.error(f"synapses from {before} give {expected}, the layer says {shape}")
+    neuron = _neuron(entry.child("neuron"))
     bias = arrays.get(f"{index}.bias")
     if bias is not None:
-        entry.check_array("bias", bias, np.dtype(np.int32), -BIAS_LIMIT, BIAS_LIMIT - 1)
+        limit = GRADED_BIAS_LIMIT if isinstance(neuron, SigmaDelta) else BIAS_LIMIT
+        entry.check_array("bias", bias, np.dtype(np.int32), -limit, limit - 1)
+        if isinstance(neuron, (Delta, Sigma)):
+            raise entry.error(f"a neuron of kind {type(neuron).__name__.lower()} has no bias")
         if bias.shape != shape:
             raise entry.error(f"bias of shape {bias.shape} for neurons of shape {shape}")
     return Layer(
-        entry.value("name", str), shape, _neuron(entry.child("neuron")), synapse, bias,
+        entry.value("name", str), shape, neuron, synapse, bias,
         entry.whole("delay", 0, DELAY_LIMIT, default=0),
     )  # fmt: skip
 
@@ -101,6 +120,14 @@ def _neuron(entry: _Entry) -> Neuron:
     kind = entry.value("kind", str)
     if kind == "accumulator":
         return Accumulator()
+    if kind == "sigma":
+        return Sigma()
+    if kind in ("delta", "sigmadelta"):
+        return (Delta if kind == "delta" else SigmaDelta)(
+            entry.whole("threshold", 0, THRESHOLD_LIMIT),
+            entry.whole("spike_exponent", 0, EXPONENT_LIMIT),
+            entry.whole("state_exponent", 0, EXPONENT_LIMIT),
+        )
     if kind == "lif":
         reset = entry.value("reset", str)
         if reset not in RESETS:

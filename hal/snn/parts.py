@@ -41,7 +41,7 @@ NEURONS_LIMIT = 1 << 22
 EXTENT_LIMIT = 1 << 16
 RESETS = ("zero", "subtract")
 """The arrays of layer i are named `i.weight` (int16) and `i.bias` (int32)."""
-Arrays = dict[str, "NDArray[np.generic]"]
+Arrays = dict[str, "NDArray[Any]"]
 
 
 def take_apart(network: Network) -> tuple[dict[str, Any], Arrays]:
@@ -143,7 +143,7 @@ def _neuron(entry: _Entry) -> Neuron:
     raise entry.error(f"unknown neuron kind {kind!r}")
 
 
-def _synapse(entry: _Entry, weight: Optional[NDArray[np.generic]]) -> Synapse:
+def _synapse(entry: _Entry, weight: Optional[NDArray[Any]]) -> Synapse:
     kind = entry.value("kind", str)
     if kind == "sumpool":
         return SumPool(entry.pair("kernel"), entry.pair("stride"), entry.whole("weight", WEIGHT_MIN, WEIGHT_MAX))
@@ -237,8 +237,8 @@ class _Entry:
         first, second = self._wholes(key, 2, lowest)
         return (first, second)
 
-    def check_array(self, key: str, array: NDArray[np.generic], dtype: np.dtype[Any], lowest: int, highest: int) -> None:
+    def check_array(self, key: str, array: NDArray[Any], dtype: np.dtype[Any], lowest: int, highest: int) -> None:
         if array.dtype != dtype:
             raise self.error(f"{key} is {array.dtype}, {dtype} is needed")
-        if array.size and not (int(array.min()) >= lowest and int(array.max()) <= highest):  # type: ignore[attr-defined]
-            raise self.error(f"{key} reaches from {array.min()} to {array.max()}, the limit is {lowest} to {highest}")  # type: ignore[attr-defined]
+        if array.size and not (int(array.min()) >= lowest and int(array.max()) <= highest):
+            raise self.error(f"{key} reaches from {array.min()} to {array.max()}, the limit is {lowest} to {highest}")

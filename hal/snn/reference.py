@@ -137,7 +137,6 @@ class _State:
 
     def receive(self, spikes: Integers) -> Integers:
         """Give what the synapses deliver when the layer before sends `spikes`, after the layer's own delay."""
-        assert self.layer.synapse is not None
         self.in_flight.append(spikes)
         if len(self.in_flight) <= self.layer.delay:
             return np.zeros_like(self.u)
@@ -169,11 +168,10 @@ class _State:
 
     def _step_lif(self, neuron: Lif, arriving: Integers) -> None:
         threshold = neuron.threshold << THRESHOLD_SHIFT
+        bias = self.bias
         if self.layer.synapse is None:
-            current, bias = np.int64(0), arriving + self.bias
-        else:
-            current, bias = arriving << SYNAPSE_SHIFT, self.bias
-        self.u = wrap_current(decay(self.u, neuron.current_decay) + current)
+            arriving, bias = np.zeros_like(arriving), arriving + bias
+        self.u = wrap_current(decay(self.u, neuron.current_decay) + (arriving << SYNAPSE_SHIFT))
         voltage = decay(self.v, neuron.voltage_decay) + self.u + (bias << neuron.bias_exponent)
         self.v = np.clip(voltage, -STATE_LIMIT, STATE_LIMIT)
         self.spikes = (self.v > threshold).astype(np.int64)
@@ -206,7 +204,8 @@ def _check_dendrites(layer: str, arriving: Integers) -> None:
 
 def decay(state: Integers, fraction: int) -> Integers:
     """Lose `fraction` / 4096 of a state, rounding its magnitude down."""
-    return np.sign(state) * ((np.abs(state) * (DECAY_UNITY - fraction)) >> 12)
+    kept: Integers = np.sign(state) * ((np.abs(state) * (DECAY_UNITY - fraction)) >> 12)
+    return kept
 
 
 def wrap_current(current: Integers) -> Integers:
@@ -216,11 +215,13 @@ def wrap_current(current: Integers) -> Integers:
     return np.where(current <= -span, current + 2 * span, current)
 
 
-def propagate(synapse: Synapse, spikes: Integers) -> Integers:
+def propagate(synapse: Optional[Synapse], spikes: Integers) -> Integers:
     """Give the sums that arrive at the neurons, (N, C, H, W) or (N, out).
 
     Sums are taken in float64 for its fast matrix product; they stay far below 2^53 and so are exact.
     """
+    if synapse is None:
+        raise ValueError("an input layer has no synapses")
     values = spikes.astype(np.float64)
     if isinstance(synapse, Dense):
         return (values.reshape(len(values), -1) @ synapse.weight.T.astype(np.float64)).astype(np.int64)
@@ -233,7 +234,8 @@ def propagate(synapse: Synapse, spikes: Integers) -> Integers:
 def wrap_signed_24(sums: Integers) -> Integers:
     """Keep the low 24 bits as a signed number, as Lava's Conv does with its result."""
     half = 1 << 23
-    return ((sums + half) & (2 * half - 1)) - half
+    wrapped: Integers = ((sums + half) & (2 * half - 1)) - half
+    return wrapped
 
 
 def wrap_signed_32(state: Integers) -> Integers:

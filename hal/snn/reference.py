@@ -227,7 +227,8 @@ def propagate(synapse: Optional[Synapse], spikes: Integers) -> Integers:
         return (values.reshape(len(values), -1) @ synapse.weight.T.astype(np.float64)).astype(np.int64)
     if isinstance(synapse, SumPool):
         windows = _windows(values, synapse.kernel, synapse.stride, (0, 0), (1, 1))
-        return windows.sum(axis=(-2, -1)).astype(np.int64) * synapse.weight
+        pooled: Integers = windows.sum(axis=(-2, -1)).astype(np.int64) * synapse.weight
+        return pooled
     return wrap_signed_24(_convolve(synapse, values))
 
 

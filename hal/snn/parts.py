@@ -64,7 +64,8 @@ def take_apart(network: Network) -> tuple[dict[str, Any], Arrays]:
 
 def _plain(part: object) -> dict[str, Any]:
     fields = {name: value for name, value in vars(part).items() if not isinstance(value, np.ndarray)}
-    return {"kind": type(part).__name__.lower(), **fields}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return {"kind": type(part).__name__.lower(), **plain}
 
 
 def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:

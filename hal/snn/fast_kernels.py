@@ -1,0 +1,411 @@
+"""The compiled loops of the fast engine: spikes as one 16-bit mask of time steps per neuron."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, uint64
+from numpy.typing import NDArray
+
+from hal.snn.fast_lanes import differing, fit, greater, larger, load, lowest, ones, smaller, splat, store, widen
+from hal.snn.network import STATE_LIMIT
+
+SPAN = STATE_LIMIT + 1
+
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # Where the spikes come from: offset of the masks, rows of `row` neurons `source_stride` apart.
+            "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
+            # Tables and weights.
+            "weight", "channel_stride", "stretch", "columns", "column_runs", "column_ends", "row_runs", "row_ends",
+            "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
+            # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
+            "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
+            "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
+        )
+    ]
+)  # fmt: skip
+FIRING, SUMMING = 0, 1
+
+
+class Arrays(NamedTuple):
+    """All that the kernels read and write."""
+
+    layers: NDArray[np.void]
+    tables: NDArray[np.uint32]
+    weights: NDArray[np.int16]
+    all_on: NDArray[np.int16]
+    sums: NDArray[np.int16]
+    wide_sums: NDArray[np.int32]
+    masks: NDArray[np.uint16]
+    arriving: NDArray[np.uint16]
+    pending: NDArray[np.uint64]
+    u: NDArray[np.int32]
+    v: NDArray[np.int32]
+    bias: NDArray[np.int32]
+    totals: NDArray[np.int64]
+    series: NDArray[np.int64]
+    input_positions: NDArray[np.int64]
+    input_bias: NDArray[np.int64]
+    input_v: NDArray[np.int64]
+    trains: NDArray[np.int32]
+    score_positions: NDArray[np.int64]
+    events: NDArray[np.int64]
+
+
+class Input(NamedTuple):
+    """The neurons of the input layer; `lowest` is the bias of the first column of the trains."""
+
+    threshold: int
+    soft: bool
+    initial: int
+    voltage_kept: int
+    exponent: int
+    lowest: int
+
+
+@njit(nogil=True, error_model="numpy")
+def add_run(sums, at, weights, start, sixteens):
+    """Add a run of weights to a run of sums."""
+    for i in range(uint64(sixteens)):
+        j = i * uint64(16)
+        store(sums, at + j, load(sums, at + j) + fit(load(weights, start + j), sums))
+
+
+@njit(nogil=True, error_model="numpy")
+def subtract_run(sums, at, weights, start, sixteens):
+    """Subtract a run of weights from a run of sums."""
+    for i in range(uint64(sixteens)):
+        j = i * uint64(16)
+        store(sums, at + j, load(sums, at + j) - fit(load(weights, start + j), sums))
+
+
+@njit(nogil=True, error_model="numpy")
+def spread(layer, tables, weights, sums, masks, first, y, steps, inverted):
+    """Add the synapses of all spikes in input row `y`, whose masks start at `first`, to the sums of the open rows.
+
+    With `inverted` the sums already hold the weights of all neurons at all steps, and silence is subtracted. A neuron
+    that fires in most steps adds to the sum that all steps share and is subtracted in the others.
+    """
+    every = uint64((1 << steps) - 1)
+    flip = every if inverted else uint64(0)
+    shared = uint64(16) * uint64(layer.stride)
+    stride = uint64(layer.stride)
+    row_from = tables[uint64(layer.row_ends + y)]
+    row_to = tables[uint64(layer.row_ends + y + 1)]
+    for chunk in range(0, layer.row, 64):
+        word = differing(masks, uint64(first + chunk), np.uint16(flip))
+        if chunk + 64 > layer.row:
+            word &= (uint64(1) << uint64(layer.row - chunk)) - uint64(1)
+        while word:
+            n = uint64(chunk) + lowest(word)
+            word &= word - uint64(1)
+            mask = uint64(masks[uint64(first) + n]) ^ flip
+            adding = not inverted
+            x = uint64(tables[uint64(layer.columns) + n])
+            channel = n - x * uint64(layer.channels)
+            turned = ones(mask) * uint64(2) > uint64(steps + 1)
+            into = uint64(0)
+            if layer.group_out:
+                into = channel // uint64(layer.group_in) * uint64(layer.group_out)
+            for run in range(tables[uint64(layer.column_ends) + x], tables[uint64(layer.column_ends) + x + uint64(1)]):
+                at_run = uint64(layer.column_runs) + uint64(run) * uint64(3)
+                column = uint64(tables[at_run]) + into
+                start = uint64(layer.weight) + channel * uint64(layer.channel_stride) + tables[at_run + uint64(1)]
+                sixteens = uint64(tables[at_run + uint64(2)])
+                for row_run in range(row_from, row_to):
+                    at_row = uint64(layer.row_runs) + uint64(row_run) * uint64(2)
+                    source = start + uint64(tables[at_row])
+                    target = column + uint64(tables[at_row + uint64(1)])
+                    left = mask
+                    plus = adding
+                    if turned:
+                        if plus:
+                            add_run(sums, target + shared, weights, source, sixteens)
+                        else:
+                            subtract_run(sums, target + shared, weights, source, sixteens)
+                        plus = not plus
+                        left = mask ^ every
+                    if plus:
+                        while left:
+                            add_run(sums, target + lowest(left) * stride, weights, source, sixteens)
+                            left &= left - uint64(1)
+                    else:
+                        while left:
+                            subtract_run(sums, target + lowest(left) * stride, weights, source, sixteens)
+                            left &= left - uint64(1)
+
+
+def _make_fire(current_memory, voltage_split):
+    """Make the loop over the neurons of a row for layers whose current lasts, and whose voltage needs a long product.
+
+    A decay keeps `kept` parts of 2^shift of a magnitude, rounded down: floor((state * kept + rounding) / 2^shift)
+    with a rounding of 2^shift - 1 for negative states. Where the product leaves 32 bits, the state is split into
+    high and low twelve bits.
+    """
+
+    @njit(nogil=True, error_model="numpy")
+    def split_decay(state, kept):
+        rounding = (state >> splat(np.int32(31))) & splat(np.int32(4095))
+        low = (state & splat(np.int32(4095))) * kept + rounding
+        return (state >> splat(np.int32(12))) * kept + (low >> splat(np.int32(12)))
+
+    @njit(nogil=True, error_model="numpy")
+    def fire(layer, sums, slot, row, us, vs, biases, masks, steps, fresh):
+        stride = uint64(layer.stride)
+        at_state = uint64(layer.state) + uint64(row) * stride
+        at_masks = uint64(layer.neurons) + uint64(row) * stride
+        zero = splat(np.int32(0))
+        zero_sum = splat(sums.dtype.type(0))
+        scale = splat(np.int32(6 + layer.shift))
+        threshold = splat(np.int32(layer.threshold))
+        to_zero = splat(np.int32(0 if layer.soft else -1))
+        by_threshold = splat(np.int32(layer.threshold if layer.soft else 0))
+        highest = splat(np.int32(STATE_LIMIT))
+        deepest = splat(np.int32(-STATE_LIMIT))
+        span = splat(np.int32(SPAN))
+        minus_span = splat(np.int32(-SPAN + 1))
+        two_spans = splat(np.int32(2 * SPAN))
+        current_kept = splat(np.int32(layer.current_kept))
+        voltage_kept = splat(np.int32(layer.voltage_kept))
+        voltage_shift = splat(np.int32(layer.voltage_shift))
+        voltage_rounding = splat(np.int32((1 << layer.voltage_shift) - 1))
+        initial = splat(np.int32(layer.initial))
+        for i in range(uint64(0), stride, uint64(16)):
+            at = uint64(slot) + i
+            shared = load(sums, at + uint64(16) * stride)
+            store(sums, at + uint64(16) * stride, zero_sum)
+            bias = load(biases, at_state + i)
+            u = zero
+            v = initial
+            if not fresh:
+                v = load(vs, at_state + i)
+                if current_memory:
+                    u = load(us, at_state + i)
+            spikes = zero
+            for step in range(uint64(steps)):
+                arrived = widen(load(sums, at + step * stride) + shared) << scale
+                store(sums, at + step * stride, zero_sum)
+                if current_memory:
+                    u = split_decay(u, current_kept) + arrived
+                    u = u - (greater(u, span) & two_spans)
+                    u = u + (greater(minus_span, u) & two_spans)
+                else:
+                    u = arrived
+                if voltage_split:
+                    v = split_decay(v, voltage_kept)
+                else:
+                    rounding = (v >> splat(np.int32(31))) & voltage_rounding
+                    v = (v * voltage_kept + rounding) >> voltage_shift
+                v = larger(smaller(v + u + bias, highest), deepest)
+                fired = greater(v, threshold)
+                spikes = spikes | (fired & splat(np.int32(uint64(1) << step)))
+                v = v - (fired & ((v & to_zero) | by_threshold))
+            store(us, at_state + i, u)
+            store(vs, at_state + i, v)
+            store(masks, at_masks + i, spikes)
+
+    return fire
+
+
+_fire = _make_fire(False, False)
+_fire_split = _make_fire(False, True)
+_fire_memory = _make_fire(True, False)
+_fire_memory_split = _make_fire(True, True)
+
+
+@njit(nogil=True, error_model="numpy")
+def sum_up(layer, sums, slot, row, totals, biases, series, steps, fresh):
+    """Advance neurons that only sum, and give their values after each step in `series`."""
+    for i in range(layer.stride):
+        at = layer.totals + row * layer.stride + i
+        total = np.int64(0) if fresh else totals[at]
+        shared = sums[slot + 16 * layer.stride + i]
+        sums[slot + 16 * layer.stride + i] = 0
+        for step in range(steps):
+            place = slot + step * layer.stride + i
+            # The sum is exact in the width of the array, whatever its parts are.
+            total += (np.int64(sums.dtype.type(sums[place] + shared)) << layer.shift) + biases[layer.state + row * layer.stride + i]
+            sums[place] = 0
+            series[step, row * layer.stride + i] = total
+        totals[at] = total
+
+
+@njit(nogil=True, error_model="numpy")
+def fire_one(neuron, bias, voltage, steps):
+    """Advance one neuron under a constant bias; give its voltage and the mask of the steps in which it fired."""
+    mask = 0
+    for step in range(steps):
+        magnitude = (abs(voltage) * neuron.voltage_kept) >> 12
+        voltage = (magnitude if voltage >= 0 else -magnitude) + (bias << neuron.exponent)
+        voltage = min(max(voltage, -STATE_LIMIT), STATE_LIMIT)
+        if voltage > neuron.threshold:
+            mask |= 1 << step
+            voltage = voltage - neuron.threshold if neuron.soft else 0
+    return voltage, mask
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def draw_trains(neuron, trains):
+    """Fill `trains` (blocks of sixteen steps, biases) with masks and, above bit 16, what starting from silence costs.
+
+    The cost is in added rows of weights, beyond that of starting with all neurons on.
+    """
+    for column in range(trains.shape[1]):
+        voltage = np.int64(neuron.initial)
+        for block in range(trains.shape[0]):
+            voltage, mask = fire_one(neuron, np.int64(neuron.lowest + column), voltage, 16)
+            fired = np.int64(ones(uint64(mask)))
+            trains[block, column] = mask | (min(fired, 17 - fired) - min(16 - fired, 1 + fired)) << 16
+
+
+@njit(nogil=True, error_model="numpy")
+def look_up(trains, block, skipped, steps, lowest_bias, bias, own_bias, positions, masks):
+    """Take the spikes of the input neurons from their trains; tell whether starting from silence costs more."""
+    every = (1 << steps) - 1
+    gain = 0
+    for i in range(bias.size):
+        train = trains[block, uint64(bias[i] + own_bias[i] - lowest_bias)]
+        masks[uint64(positions[i])] = ((train & 0xFFFF) >> skipped) & every
+        gain += train >> 16
+    return gain > 0
+
+
+@njit(nogil=True, error_model="numpy")
+def delay_spikes(layer, masks, pending, arriving, steps, fresh):
+    """Hand on what arrives in this block, and keep the spikes that arrive later."""
+    for i in range(layer.height * layer.source_stride):
+        queue = uint64(0) if fresh else pending[layer.pending + i]
+        queue |= uint64(masks[layer.source + i]) << uint64(layer.delay)
+        arriving[i] = queue & uint64((1 << steps) - 1)
+        pending[layer.pending + i] = queue >> uint64(steps)
+
+
+@njit(nogil=True, error_model="numpy")
+def advance(layer, arrays, sums, steps, fresh, inverted):
+    """Evaluate a layer for a block of steps, row by row: a row of neurons fires once its last input row is spread."""
+    masks, first = arrays.masks, layer.source
+    if layer.delay:
+        delay_spikes(layer, arrays.masks, arrays.pending, arrays.arriving, steps, fresh)
+        masks, first = arrays.arriving, 0
+    opened = closed = 0
+    for y in range(layer.height):
+        while opened < layer.out_rows and arrays.tables[layer.opens + opened] <= y:
+            if inverted:
+                start = opened % layer.ring * layer.slot + 16 * layer.stride
+                for i in range(layer.stride):
+                    sums[start + i] = arrays.all_on[layer.all_on + opened * layer.stride + i]
+            opened += 1
+        spread(layer, arrays.tables, arrays.weights, sums, masks, first + y * layer.source_stride, y, steps, inverted)
+        while closed < opened and arrays.tables[layer.closes + closed] <= y:
+            finish(layer, arrays, sums, closed % layer.ring * layer.slot, closed, steps, fresh)
+            closed += 1
+
+
+@njit(nogil=True, error_model="numpy")
+def finish(layer, arrays, sums, slot, row, steps, fresh):
+    """Advance the neurons of a row whose sums are complete, and clear the sums."""
+    u, v, bias, masks = arrays.u, arrays.v, arrays.bias, arrays.masks
+    if layer.kind == SUMMING:
+        sum_up(layer, sums, slot, row, arrays.totals, bias, arrays.series, steps, fresh)
+    elif layer.current_memory:
+        if layer.voltage_split:
+            _fire_memory_split(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+        else:
+            _fire_memory(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+    elif layer.voltage_split:
+        _fire_split(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+    else:
+        _fire(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+
+
+@njit(nogil=True, error_model="numpy")
+def count(layer, tables, masks, kept, events):
+    """Count the spikes within the steps `kept` and the synapses they pass on their way to `layer`."""
+    spikes = operations = uint64(0)
+    for y in range(layer.height):
+        passed = uint64(0)
+        first = uint64(layer.source + y * layer.source_stride)
+        for n in range(uint64(layer.row)):
+            fired = ones(uint64(masks[first + n] & kept))
+            spikes += fired
+            passed += fired * uint64(tables[uint64(layer.fans) + n])
+        operations += passed * uint64(tables[layer.row_ends + y + 1] - tables[layer.row_ends + y])
+    events[0] += spikes
+    events[1] += operations
+
+
+@njit(nogil=True, error_model="numpy")
+def settled(scores, margin):
+    """Tell whether the best score leads the second best by `margin`."""
+    best = second = np.int64(-(1 << 62))
+    for score in scores:
+        if score > best:
+            best, second = score, best
+        elif score > second:
+            second = score
+    return best - second >= margin and scores.size > 1
+
+
+@njit(nogil=True, error_model="numpy")
+def score(last, arrays, scores, steps, margin):
+    """Bring the scores up to date step by step; give the steps until the margin is reached, or all of them."""
+    for step in range(steps):
+        for i in range(scores.size):
+            place = arrays.score_positions[i]
+            if last.kind == SUMMING:
+                scores[i] = arrays.series[step, place]
+            else:
+                scores[i] += (arrays.masks[last.neurons + place] >> step) & 1
+        if margin >= 0 and settled(scores, margin):
+            return step + 1, True
+    return steps, False
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def run(arrays, neuron, bias, start, stop, block, margin, direct, scores, used):
+    """Run images (rows of `bias`) one after the other from step `start`, where the state is kept from, to `stop`."""
+    layers = arrays.layers
+    last = layers[layers.size - 1]
+    for image in range(bias.shape[0]):
+        looked_up = not direct and stop <= 16 * arrays.trains.shape[0]
+        for i in range(bias.shape[1]):
+            column = bias[image, i] + arrays.input_bias[i] - neuron.lowest
+            looked_up = looked_up and 0 <= column < arrays.trains.shape[1]
+        step = start
+        done = False
+        while step < stop and not done:
+            steps = min(block, stop - step)
+            fresh = step == 0
+            inverted = False
+            if looked_up:
+                inverted = look_up(
+                    arrays.trains, step // 16, step % 16, steps, neuron.lowest, bias[image], arrays.input_bias,
+                    arrays.input_positions, arrays.masks,
+                )  # fmt: skip
+            else:
+                for i in range(bias.shape[1]):
+                    current = bias[image, i] + arrays.input_bias[i]
+                    voltage = np.int64(neuron.initial) if fresh else arrays.input_v[i]
+                    arrays.input_v[i], mask = fire_one(neuron, current, voltage, steps)
+                    arrays.masks[arrays.input_positions[i]] = mask
+            for index in range(layers.size):
+                layer = layers[index]
+                flip = inverted and layer.all_on >= 0
+                if layer.wide:
+                    advance(layer, arrays, arrays.wide_sums, steps, fresh, flip)
+                else:
+                    advance(layer, arrays, arrays.sums, steps, fresh, flip)
+            steps, done = score(last, arrays, scores[image], steps, margin)
+            kept = np.uint16((1 << steps) - 1)
+            for index in range(layers.size):
+                count(layers[index], arrays.tables, arrays.masks, kept, arrays.events[index])
+            if last.kind == FIRING:
+                for i in range(scores.shape[1]):
+                    fired = arrays.masks[last.neurons + arrays.score_positions[i]] & kept
+                    arrays.events[layers.size, 0] += np.int64(ones(uint64(fired)))
+            step += steps
+        used[image] = step

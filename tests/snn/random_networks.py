@@ -1,6 +1,7 @@
 """Random spiking networks, drawn from a seed: every kind of layer, and numbers that reach the limits of their fields.
 
-Runs under Lava's Python 3.10 and NumPy 1, too, where `record_lava.py` draws the same networks.
+Runs under Lava's Python 3.10 and NumPy 1, too, where `record_lava.py` draws the same networks; whoever
+changes what a seed gives records again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal.snn.network import (
+    BIAS_LIMIT,
     DECAY_UNITY,
     THRESHOLD_LIMIT,
     Accumulator,
@@ -45,14 +47,19 @@ class Case:
 
 
 def spiking(seed: int, *, lava: bool = False) -> Case:
-    """Draw a network of LIF neurons; with `lava`, one that Lava 0.10 can run (one image, no soft reset)."""
-    draw = _Draw(seed, lava=lava)
+    """Draw a network of LIF neurons; with `lava`, one that Lava 0.10 can run (one image, no soft reset).
+
+    Every fifth seed gives a network whose states run into their 24 bits.
+    """
+    draw = _Draw(seed, lava=lava, extreme=seed % 5 == 0)
     shape = draw.shape()
     layers = [Layer("00-input", shape, draw.lif())]
     for index in range(1, draw.whole(2, 4)):
         synapse, shape = draw.synapse(shape)
         kind = type(synapse).__name__.lower()
-        delay = draw.whole(0, 4) if draw.chance(0.25) else 0
+        # Lava delays dense synapses only.
+        may_delay = isinstance(synapse, Dense) or not lava
+        delay = draw.whole(0, 4) if may_delay and draw.chance(0.25) else 0
         bias = draw.bias(shape, 200)
         layers.append(Layer(f"{index:02d}-{kind}", shape, draw.lif(), synapse, bias, delay))
     if not lava and draw.chance(0.5):
@@ -61,7 +68,7 @@ def spiking(seed: int, *, lava: bool = False) -> Case:
         layers.append(Layer(f"{len(layers):02d}-dense", shape, Accumulator(), synapse, draw.bias(shape, 50)))
     images = 1 if lava else draw.whole(1, 4)
     picture = draw.rng.integers(-60, 200, (images, *layers[0].shape), dtype=np.int64)
-    return Case(Network(Encoder(60.0, 40.0), tuple(layers)), picture, draw.whole(8, 13))
+    return Case(Network(Encoder(60.0, 40.0), tuple(layers)), picture, draw.whole(10, 17))
 
 
 def sigma_delta(seed: int, *, lava: bool = False) -> Case:
@@ -77,7 +84,7 @@ def sigma_delta(seed: int, *, lava: bool = False) -> Case:
         neuron: Neuron = Sigma() if last and draw.chance(0.5) else SigmaDelta(draw.whole(0, 40))
         bias = None if isinstance(neuron, Sigma) else draw.bias(shape, 100)
         layers.append(Layer(f"{index:02d}-{kind}", shape, neuron, synapse, bias))
-    steps = draw.whole(8, 13)
+    steps = draw.whole(10, 17)
     images = 1 if lava else draw.whole(1, 3)
     walk = draw.rng.integers(-12, 13, (steps, images, *layers[0].shape), dtype=np.int64).cumsum(axis=0)
     return Case(Network(Encoder(60.0, 40.0), tuple(layers)), walk, steps)
@@ -86,9 +93,10 @@ def sigma_delta(seed: int, *, lava: bool = False) -> Case:
 class _Draw:
     """Draws the parts of a network."""
 
-    def __init__(self, seed: int, *, lava: bool) -> None:
+    def __init__(self, seed: int, *, lava: bool, extreme: bool = False) -> None:
         self.rng = np.random.default_rng(seed)
         self.lava = lava
+        self.extreme = extreme
 
     def whole(self, lowest: int, end: int) -> int:
         return int(self.rng.integers(lowest, end))
@@ -97,17 +105,20 @@ class _Draw:
         return bool(self.rng.random() < probability)
 
     def shape(self) -> Shape:
+        if self.extreme:
+            return (self.whole(100, 250), 1, 1)
         if self.chance(0.2):
             return (self.whole(5, 60), 1, 1)
         return (self.whole(1, 4), self.whole(4, 8), self.whole(4, 8))
 
     def lif(self) -> Lif:
-        """Draw a neuron: leaky or not, sometimes with a threshold or bias at the limit of its field."""
-        threshold = THRESHOLD_LIMIT if self.chance(0.05) else round(10 ** self.rng.uniform(0.0, 2.4))
+        """Draw a neuron: leaky or not, or one that loses so little that its state reaches its limits."""
+        threshold = THRESHOLD_LIMIT if self.chance(0.1) else round(10 ** self.rng.uniform(0.0, 2.4))
+        hoarding = self.extreme or self.chance(0.2)
         return Lif(
             threshold,
-            current_decay=self._decay(DECAY_UNITY),
-            voltage_decay=self._decay(0),
+            current_decay=1 if hoarding else self._decay(DECAY_UNITY),
+            voltage_decay=0 if hoarding else self._decay(0),
             bias_exponent=6 if self.chance(0.7) else self.whole(0, 8),
             reset="subtract" if not self.lava and self.chance(0.3) else "zero",
             initial_voltage=self.whole(-20 * threshold, 40 * threshold) if self.chance(0.3) else 0,
@@ -148,9 +159,9 @@ class _Draw:
 
     def weight(self, shape: tuple[int, ...]) -> NDArray[np.int16]:
         """Draw weights as the chip has them: even where signs are mixed; large, small, or of one sign."""
-        kind = self.rng.choice(
-            ["small", "full", "saturated", "excitatory", "inhibitory"], p=[0.5, 0.2, 0.1, 0.13, 0.07]
-        )
+        if self.extreme:
+            return np.full(shape, self.rng.choice([-255, 255]), np.int16)
+        kind = self.rng.choice(["small", "full", "saturated", "excitatory", "inhibitory"], p=[0.4, 0.2, 0.1, 0.2, 0.1])
         if kind == "small":
             weight = 2 * self.rng.integers(-16, 24, shape)
         elif kind == "full":
@@ -168,5 +179,6 @@ class _Draw:
         if self.chance(0.4):
             return None
         extents = shape if self.chance(0.3) else (shape[0], 1, 1)
+        largest = BIAS_LIMIT if self.chance(0.15) else largest
         bias = self.rng.integers(-largest, largest, extents)
         return np.ascontiguousarray(np.broadcast_to(bias, shape), np.int32)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
 from hal.energy.loihi import Events, sum_events
-from hal.snn import fast_kernels as kernels
-from hal.snn.fast_arrays import Filler
-from hal.snn.fast_layout import BLOCK
-from hal.snn.network import DELAY_LIMIT, Lif
+from hal.snn.fast_graded import GradedState
+from hal.snn.fast_layout import Result
+from hal.snn.fast_masks import MaskState
+from hal.snn.fast_tables import Tables
 from hal.snn.reference import Trace
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from hal.snn.network import Network
 
     Integers = NDArray[np.int64]
-
-MARGIN_BLOCK = 4
-
 
 @dataclass(frozen=True)
 class Run:
@@ -35,68 +32,64 @@ class Run:
     steps: Integers
 
 
+def compile_network(network: Network) -> Engine:
+    """Prepare a network to run."""
+    tables = Tables(network)
+    return Engine(network, MaskState(tables) if tables.fits() else GradedState(tables))
+
+
 class Engine:
     """A network ready to run. It keeps the state of one image: one thread at a time may use it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, state: Union[MaskState, GradedState]) -> None:
         self._network = network
-        filler = Filler(network)
-        self._filler = filler
-        self._arrays, self._input = filler.arrays()
-        longest = max(layer.delay for layer in network.layers)
-        self._block = next(block for block in (16, 8, 4, 2, 1) if longest + block <= 64)
+        self._state = state
 
     def run(self, bias: Integers, steps: int, *, margin: Optional[int] = None, trace: bool = False) -> Run:
         """Run N images as `reference.run` does. `bias` is (N, C, H, W), or (T, N, C, H, W) where it changes.
 
         With a `margin` an image ends after the first step at which its best score leads the second by that much.
         """
-        least_lead = -1 if margin is None else margin
         images = bias.shape[-4]
-        scores = np.zeros((images, self._network.classes), np.int64)
-        used = np.zeros(images, np.int64)
-        self._arrays.events[:] = 0
+        result = Result(
+            np.zeros((images, self._network.classes), np.int64),
+            np.zeros(images, np.int64),
+            np.zeros((len(self._network.layers), 2), np.int64),
+        )
         traces: dict[str, Trace] = {}
         if trace or bias.ndim == 5:
-            traces = self._run_stepwise(bias, steps, least_lead, scores, used, trace)
+            traces = self._run_stepwise(bias, steps, margin, result, trace)
         else:
-            flat = np.ascontiguousarray(bias, np.int64).reshape(images, -1)
-            block = self._block if margin is None else min(self._block, MARGIN_BLOCK)
-            kernels.run(self._arrays, self._input, flat, 0, steps, block, least_lead, False, scores, used)
-        layers = self._events(int(used.sum()))
-        return Run(scores, sum_events(layers), traces, layers, used)
+            self._state.advance(_rows(bias), 0, steps, margin, result, direct=False)
+        layers = self._count(result)
+        return Run(result.scores, sum_events(layers), traces, layers, result.steps)
 
     def _run_stepwise(
-        self, bias: Integers, steps: int, margin: int, scores: Integers, used: Integers, trace: bool
+        self, bias: Integers, steps: int, margin: Optional[int], result: Result, trace: bool
     ) -> dict[str, Trace]:
         """Run one step at a time: for a bias that changes, and to look at the state after each step."""
-        images = bias.shape[-4]
-        frames = np.broadcast_to(bias, (steps, *bias.shape[-4:])).reshape(steps, images, -1)
-        network = self._network
-        series = [np.zeros((3, steps, images, layer.size), np.int64) for layer in network.layers] if trace else []
+        frames = np.broadcast_to(bias, (steps, *bias.shape[-4:]))
+        layers, images = self._network.layers, bias.shape[-4]
+        series = [np.zeros((3, steps, images, *layer.shape), np.int64) for layer in layers] if trace else []
         for image in range(images):
+            one = Result(result.scores[image : image + 1], result.steps[image : image + 1], result.events)
             for step in range(steps):
-                frame = np.ascontiguousarray(frames[step, image : image + 1], np.int64)
-                at = slice(image, image + 1)
-                kernels.run(self._arrays, self._input, frame, step, step + 1, 1, margin, True, scores[at], used[at])
+                frame = _rows(frames[step, image : image + 1])
+                done = self._state.advance(frame, step, step + 1, margin, one, direct=True)
                 for index, record in enumerate(series):
-                    record[:, step, image] = self._filler.state(self._arrays, index)
-        if not trace:
-            return {}
-        return {
-            layer.name: Trace(*record.reshape(3, steps, images, *layer.shape))
-            for layer, record in zip(network.layers, series)
-        }
+                    record[:, step, image] = np.stack(self._state.look(index)).reshape(3, *layers[index].shape)
+                if done:
+                    break
+        return {layer.name: Trace(*record) for layer, record in zip(layers, series)}
 
-    def _events(self, steps: int) -> tuple[Events, ...]:
-        counts = self._arrays.events.tolist()
-        layers = []
-        for index, layer in enumerate(self._network.layers):
-            fired = counts[index][0]
-            layers.append(Events(counts[index - 1][1] if index else 0, fired, layer.size * steps - fired))
-        return tuple(layers)
+    def _count(self, result: Result) -> tuple[Events, ...]:
+        counts, steps = result.events.tolist(), int(result.steps.sum())
+        arrived = [0, *(operations for _, operations in counts)]
+        return tuple(
+            Events(operations, fired, layer.size * steps - fired)
+            for layer, operations, (fired, _) in zip(self._network.layers, arrived, counts)
+        )
 
 
-def compile_network(network: Network) -> Engine:
-    """Prepare a network to run."""
-    return Engine(network)
+def _rows(bias: Integers) -> Integers:
+    return np.ascontiguousarray(bias, np.int64).reshape(len(bias), -1)

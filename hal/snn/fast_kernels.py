@@ -9,27 +9,11 @@ from numba import njit, uint64
 from numpy.typing import NDArray
 
 from hal.snn.fast_lanes import differing, fit, greater, larger, load, lowest, ones, smaller, splat, store, widen
+from hal.snn.fast_layout import Result
+from hal.snn.fast_tables import FIRING, SUMMING
 from hal.snn.network import STATE_LIMIT
 
 SPAN = STATE_LIMIT + 1
-
-LAYER = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            # Where the spikes come from: offset of the masks, rows of `row` neurons `source_stride` apart.
-            "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
-            # Tables and weights.
-            "weight", "channel_stride", "stretch", "columns", "column_runs", "column_ends", "row_runs", "row_ends",
-            "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
-            # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
-            "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
-            "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
-        )
-    ]
-)  # fmt: skip
-FIRING, SUMMING = 0, 1
-
 
 class Arrays(NamedTuple):
     """All that the kernels read and write."""
@@ -53,7 +37,6 @@ class Arrays(NamedTuple):
     input_v: NDArray[np.int64]
     trains: NDArray[np.int32]
     score_positions: NDArray[np.int64]
-    events: NDArray[np.int64]
 
 
 class Input(NamedTuple):
@@ -248,6 +231,15 @@ def fire_one(neuron, bias, voltage, steps):
     return voltage, mask
 
 
+@njit(nogil=True, error_model="numpy")
+def fire_input(arrays, neuron, bias, steps, fresh):
+    """Advance the input neurons."""
+    for i in range(bias.size):
+        voltage = np.int64(neuron.initial) if fresh else arrays.input_v[i]
+        arrays.input_v[i], mask = fire_one(neuron, bias[i] + arrays.input_bias[i], voltage, steps)
+        arrays.masks[arrays.input_positions[i]] = mask
+
+
 @njit(nogil=True, error_model="numpy", cache=True)
 def draw_trains(neuron, trains):
     """Fill `trains` (blocks of sixteen steps, biases) with masks and, above bit 16, what starting from silence costs.
@@ -366,10 +358,14 @@ def score(last, arrays, scores, steps, margin):
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def run(arrays, neuron, bias, start, stop, block, margin, direct, scores, used):
-    """Run images (rows of `bias`) one after the other from step `start`, where the state is kept from, to `stop`."""
+def run(arrays, neuron, bias, start, stop, block, margin, direct, result):
+    """Run images (rows of `bias`) one after the other from step `start`, where the state is kept from, to `stop`.
+
+    Tell whether the last image ended because of the margin. With `direct` no trains are used: the biases may change.
+    """
     layers = arrays.layers
     last = layers[layers.size - 1]
+    done = False
     for image in range(bias.shape[0]):
         looked_up = not direct and stop <= 16 * arrays.trains.shape[0]
         for i in range(bias.shape[1]):
@@ -387,11 +383,7 @@ def run(arrays, neuron, bias, start, stop, block, margin, direct, scores, used):
                     arrays.input_positions, arrays.masks,
                 )  # fmt: skip
             else:
-                for i in range(bias.shape[1]):
-                    current = bias[image, i] + arrays.input_bias[i]
-                    voltage = np.int64(neuron.initial) if fresh else arrays.input_v[i]
-                    arrays.input_v[i], mask = fire_one(neuron, current, voltage, steps)
-                    arrays.masks[arrays.input_positions[i]] = mask
+                fire_input(arrays, neuron, bias[image], steps, fresh)
             for index in range(layers.size):
                 layer = layers[index]
                 flip = inverted and layer.all_on >= 0
@@ -399,13 +391,14 @@ def run(arrays, neuron, bias, start, stop, block, margin, direct, scores, used):
                     advance(layer, arrays, arrays.wide_sums, steps, fresh, flip)
                 else:
                     advance(layer, arrays, arrays.sums, steps, fresh, flip)
-            steps, done = score(last, arrays, scores[image], steps, margin)
+            steps, done = score(last, arrays, result.scores[image], steps, margin)
             kept = np.uint16((1 << steps) - 1)
             for index in range(layers.size):
-                count(layers[index], arrays.tables, arrays.masks, kept, arrays.events[index])
+                count(layers[index], arrays.tables, arrays.masks, kept, result.events[index])
             if last.kind == FIRING:
-                for i in range(scores.shape[1]):
+                for i in range(arrays.score_positions.size):
                     fired = arrays.masks[last.neurons + arrays.score_positions[i]] & kept
-                    arrays.events[layers.size, 0] += np.int64(ones(uint64(fired)))
+                    result.events[layers.size, 0] += np.int64(ones(uint64(fired)))
             step += steps
-        used[image] = step
+        result.steps[image] = step
+    return done

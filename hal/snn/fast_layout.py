@@ -13,32 +13,32 @@ with zeros to a multiple of sixteen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hal.snn.network import (
-    DECAY_UNITY,
-    STATE_LIMIT,
-    THRESHOLD_SHIFT,
-    Accumulator,
-    Conv,
-    Dense,
-    Layer,
-    Lif,
-    Network,
-    SumPool,
-)
+from hal.snn.network import Conv, Dense, SumPool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hal.snn.network import Synapse
+    from hal.snn.network import Network, Synapse
 
 LANES = 16
 ROW = 32
 BLOCK = 16
 """The most steps that the kernels evaluate at once: one bit each in a 16-bit mask."""
+
+
+class Result(NamedTuple):
+    """What a run fills: `scores` (N, classes), `steps` (N,), `events` (layers, 2), all int64.
+
+    The events of a layer are its spikes and the synaptic operations that they cause in the next layer.
+    """
+
+    scores: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    events: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Fill the arrays that the kernels of the fast engine work on."""
+"""The tables of a network that the kernels of the fast engine read: one record per layer, runs, weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal.snn.fast_kernels import FIRING, LAYER, SUMMING, Arrays, Input, draw_trains
 from hal.snn.fast_layout import BLOCK, Rows, Runs, as_conv, place, sum_bounds, trace_runs
-from hal.snn.network import DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Lif
+from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Accumulator, Lif
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,12 +18,29 @@ if TYPE_CHECKING:
 
 # Sums up to here keep a current within one fold of 24 bits and every state within 32 bits.
 SUM_LIMIT = 1 << 18
-TRAINS_LIMIT = 1 << 14
-TRAIN_BLOCKS = 4
-MASK_READ = 64
 
 
-class Filler:
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            # Where the spikes come from: offset of the masks, rows of `row` neurons `source_stride` apart.
+            "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
+            # Tables and weights.
+            "weight", "channel_stride", "stretch", "columns", "column_runs", "column_ends", "row_runs", "row_ends",
+            "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
+            # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
+            "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
+            "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
+        )
+    ]
+)  # fmt: skip
+FIRING, SUMMING = 0, 1
+
+
+
+
+class Tables:
     """Collects the tables, weights and neurons of all layers, one layer after the other."""
 
     def __init__(self, network: Network) -> None:
@@ -129,52 +145,27 @@ class Filler:
         if record["voltage_split"]:
             record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
 
-    def arrays(self) -> tuple[Arrays, Input]:
-        """Give the arrays, and the numbers of the input neurons."""
-        first, last = self.network.layers[0], self.network.layers[-1]
-        bias = np.zeros(first.size, np.int64) if first.bias is None else first.bias.ravel().astype(np.int64)
-        neuron, columns = _input(first, self.network.encoder, bias)
-        trains = np.zeros((TRAIN_BLOCKS, columns), np.int32)
-        draw_trains(neuron, trains)
-        arrays = Arrays(
-            layers=self.records,
-            tables=_join(self.tables, np.uint32),
-            weights=_join(self.weights, np.int16),
-            all_on=_join(self.all_on, np.int16),
-            sums=np.zeros(self.ring[0], np.int16),
-            wide_sums=np.zeros(self.ring[1], np.int32),
-            masks=np.zeros(self.sizes["masks"] + MASK_READ, np.uint16),
-            arriving=np.zeros(self.sizes["arriving"] + MASK_READ, np.uint16),
-            pending=np.zeros(self.sizes["pending"], np.uint64),
-            u=np.zeros(self.sizes["state"], np.int32),
-            v=np.zeros(self.sizes["state"], np.int32),
-            bias=_join(self.biases, np.int32),
-            totals=np.zeros(self.sizes["totals"], np.int64),
-            series=np.zeros((BLOCK, self.places[-1].size), np.int64),
-            input_positions=self.offsets[0] + self.places[0].positions(first.shape),
-            input_bias=bias,
-            input_v=np.zeros(first.size, np.int64),
-            trains=trains,
-            score_positions=self.places[-1].positions(last.shape),
-            events=np.zeros((len(self.network.layers), 2), np.int64),
+    def joined_tables(self) -> NDArray[np.uint32]:
+        """Give the tables of all layers."""
+        return join(self.tables, np.uint32)
+
+    def joined_weights(self) -> NDArray[np.int16]:
+        """Give the weights of all layers."""
+        return join(self.weights, np.int16)
+
+    def fits(self) -> bool:
+        """Tell whether masks and 32-bit states hold every neuron of the network."""
+        layers = self.network.layers
+        kinds = isinstance(layers[0].neuron, Lif) and all(isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers)
+        bounds = [sum_bounds(layer.synapse) for layer in layers[1:] if layer.synapse is not None]
+        biases = [int(np.abs(layer.bias).max()) for layer in layers if layer.bias is not None]
+        return (
+            kinds
+            and max(max(-lowest, highest) for lowest, highest in bounds) <= SUM_LIMIT
+            and max(biases, default=0) <= BIAS_LIMIT
         )
-        return arrays, neuron
 
-    def state(self, arrays: Arrays, index: int) -> tuple[Integers, Integers, Integers]:
-        """Give spikes, u and v of a layer after a run of one step."""
-        layer = self.network.layers[index]
-        positions = self.places[index].positions(layer.shape)
-        spikes = arrays.masks[self.offsets[index] + positions].astype(np.int64)
-        if index == 0:
-            return spikes, np.zeros_like(spikes), arrays.input_v.copy()
-        record = self.records[index - 1]
-        if record["kind"] == SUMMING:
-            return spikes, arrays.totals[record["totals"] + positions], np.zeros_like(spikes)
-        at = record["state"] + positions
-        return spikes, arrays.u[at].astype(np.int64), arrays.v[at].astype(np.int64)
-
-
-def _join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
 
 
@@ -194,16 +185,3 @@ def _all_on(record: Any, runs: Runs, weight: NDArray[np.int16]) -> NDArray[np.in
         for tap, output in row:
             sums[output] += across[tap, : record["stride"]]
     return sums.astype(np.int16)
-
-
-def _input(layer: Layer, encoder: Encoder, bias: Integers) -> tuple[Input, int]:
-    """Give the numbers of the input neurons, and how many different biases pictures can bring."""
-    neuron = layer.neuron
-    assert isinstance(neuron, Lif)
-    ends = sorted(int(np.trunc(sign * encoder.scale + encoder.offset)) for sign in (-1, 1))
-    lowest, highest = ends[0] + int(bias.min()), ends[1] + int(bias.max())
-    numbers = Input(
-        neuron.threshold << THRESHOLD_SHIFT, neuron.reset == "subtract", neuron.initial_voltage,
-        DECAY_UNITY - neuron.voltage_decay, neuron.bias_exponent, lowest,
-    )  # fmt: skip
-    return numbers, min(highest - lowest + 1, TRAINS_LIMIT)

@@ -6,6 +6,7 @@ Semantics: lava-dl, `lava/lib/dl/netx/hdf5.py`. Nothing is allocated before its 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -47,9 +48,18 @@ if TYPE_CHECKING:
 ELEMENTS_LIMIT = 1 << 24
 # What all arrays of a file may hold together, so that a compressed file cannot grow without bound.
 FILE_ELEMENTS_LIMIT = 1 << 26
+STEPS_LIMIT = 1 << 16
 KNOWN_TYPES = "input, flatten, dense, conv"
 # lava-dl's input transform where the file has none (hdf5.py, create_input).
 DEFAULT_INPUT_WEIGHT = 64
+
+
+@dataclass(frozen=True)
+class NetFile:
+    """What a file holds: the network, and for how many steps it was trained (None where the file does not say)."""
+
+    network: Network
+    steps: int | None
 
 
 def read(path: Path) -> Network:
@@ -58,12 +68,25 @@ def read(path: Path) -> Network:
     Raises `ArtifactError` that names file, layer, figure and limit when the file is malformed or has a layer or
     neuron of a kind that lava-dl's reader does not run.
     """
+    return read_file(path).network
+
+
+def read_file(path: Path) -> NetFile:
+    """Read all that is of use in `path`. Raises as `read` does."""
     try:
         file = h5py.File(path, "r")
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(path.name, f"cannot be read as HDF5: {error}") from None
     with file:
-        return _network(_Group(file, path.name, _Budget()))
+        root = _Group(file, path.name, _Budget())
+        return NetFile(_network(root), _steps(root))
+
+
+def _steps(root: _Group) -> int | None:
+    if not root.has("simulation"):
+        return None
+    simulation = root.child("simulation")
+    return simulation.whole("tSample", 1, STEPS_LIMIT) if simulation.has("tSample") else None
 
 
 def _network(root: _Group) -> Network:

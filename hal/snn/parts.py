@@ -81,6 +81,9 @@ def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:
         before = built[-1].shape if built else None
         built.append(_layer(entry, index, arrays, before))
         _check_place(entry, built[-1].neuron, first=index == 0, last=index == len(layers) - 1)
+    names = [layer.name for layer in built]
+    if len(set(names)) != len(names):
+        raise ArtifactError(subject, "two layers have the same name")
     return Network(Encoder(encoder.number("scale"), encoder.number("offset")), tuple(built))
 
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # As many weights as the synaptic memory of one Loihi chip has bytes: 128 cores of 128 KiB.
 ELEMENTS_LIMIT = 1 << 24
+BYTES_PER_NUMBER = 8
+TEXT_BYTES_LIMIT = 256
 # What all arrays of a file may hold together, so that a compressed file cannot grow without bound.
 FILE_ELEMENTS_LIMIT = 1 << 26
 STEPS_LIMIT = 1 << 16
@@ -247,7 +249,10 @@ class _Group:
             raise self.error(f"{name} cannot be read: {error}") from None
 
     def count(self) -> int:
-        return len(self._group)
+        try:
+            return len(self._group)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise self.error(f"cannot be read: {error}") from None
 
     def child(self, name: str) -> _Group:
         child = self._get(name)
@@ -255,26 +260,29 @@ class _Group:
             raise self.error(f"{name} is not a group")
         return _Group(child, f"{self.subject}, {name}", self._budget)
 
-    def _array(self, name: str, limit: int) -> NDArray[Any]:
-        """Read a dataset once its declared size is within `limit` elements."""
+    def _array(self, name: str, limit: int, element_bytes: int = BYTES_PER_NUMBER) -> NDArray[Any]:
+        """Read a dataset once its declared size is within `limit` elements of `element_bytes`."""
         dataset = self._get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise self.error(f"{name} is not an array")
         try:
-            elements = math.prod(dataset.shape or ())
-            stored = max(elements, math.prod(dataset.chunks or ()))
             if dataset.shape is None or dataset.is_virtual or dataset.external:
                 raise self.error(f"{name} has no content in this file")
-            if stored > limit or elements > self._budget.elements:
-                limit = min(limit, self._budget.elements)
-                raise self.error(f"{name} declares {stored} elements, the limit is {limit}")
+            elements = math.prod(dataset.shape)
+            limit = min(limit, self._budget.elements)
+            # A chunk is read as a whole, and may be larger than the array.
+            declared = max(elements, math.prod(dataset.chunks or ()))
+            if declared > limit:
+                raise self.error(f"{name} declares {declared} elements, the limit is {limit}")
+            if dataset.dtype.itemsize > element_bytes:
+                raise self.error(f"{name} has elements of {dataset.dtype.itemsize} bytes, the limit is {element_bytes}")
             self._budget.elements -= elements
             return np.asarray(dataset[()])
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise self.error(f"{name} cannot be read: {error}") from None
 
     def text(self, name: str) -> str:
-        array = self._array(name, 1)
+        array = self._array(name, 1, TEXT_BYTES_LIMIT)
         value = array.ravel()[0] if array.size == 1 else None
         if isinstance(value, bytes):
             value = value.decode("ascii", "backslashreplace")

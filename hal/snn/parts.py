@@ -180,6 +180,9 @@ def output_shape(synapse: Synapse, source: tuple[int, int, int], subject: str) -
     else:
         outputs, kernel = synapse.weight.shape[0], (synapse.weight.shape[2], synapse.weight.shape[3])
         padding, dilation = synapse.padding, synapse.dilation
+        padded = channels * (height + 2 * padding[0]) * (width + 2 * padding[1])
+        if padded > NEURONS_LIMIT:
+            raise ArtifactError(subject, f"{padded} inputs with their padding exceed the limit of {NEURONS_LIMIT}")
         if synapse.weight.shape[1] * synapse.groups != channels:
             figure = f"weights for {synapse.weight.shape[1]} x {synapse.groups} channels"
             raise ArtifactError(subject, f"{figure}, the layer before has {channels}")
@@ -210,13 +213,13 @@ class _Entry:
     def value(self, key: str, kind: type) -> Any:
         value = self.content.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.error(f"{key} is {str(value)[:64]!r}, {kind.__name__} is needed")
+            raise self.error(f"{key} is {_shown(value)}, {kind.__name__} is needed")
         return value
 
     def number(self, key: str) -> float:
         value = self.content.get(key)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= BIAS_LIMIT:
-            raise self.error(f"{key} is {str(value)[:64]!r}, a number within +-{BIAS_LIMIT} is needed")
+            raise self.error(f"{key} is {_shown(value)}, a number within +-{BIAS_LIMIT} is needed")
         return float(value)
 
     def whole(self, key: str, lowest: int, highest: int, default: Optional[int] = None) -> int:
@@ -224,7 +227,7 @@ class _Entry:
             return default
         value: int = self.value(key, int)
         if not lowest <= value <= highest:
-            raise self.error(f"{key} {str(value)[:64]} is outside {lowest} to {highest}")
+            raise self.error(f"{key} {_shown(value)} is outside {lowest} to {highest}")
         return value
 
     def _wholes(self, key: str, count: int, lowest: int) -> list[int]:
@@ -246,3 +249,10 @@ class _Entry:
             raise self.error(f"{key} is {array.dtype}, {dtype} is needed")
         if array.size and not (int(array.min()) >= lowest and int(array.max()) <= highest):
             raise self.error(f"{key} reaches from {array.min()} to {array.max()}, the limit is {lowest} to {highest}")
+
+
+def _shown(value: object) -> str:
+    """Give a value for an error message; an integer of many thousand digits has no text."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)[:64]

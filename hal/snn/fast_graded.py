@@ -129,7 +129,7 @@ def _spread(layer, arrays, values, first, y):
             for row in range(np.int64(tables[layer.row_ends + y]), np.int64(tables[layer.row_ends + y + 1])):
                 source = np.int64(start + tables[layer.row_runs + 2 * row])
                 target = np.int64(tables[at_run]) + into + np.int64(tables[layer.row_runs + 2 * row + 1])
-                for i in range(16 * np.int64(tables[at_run + 2])):
+                for i in range(16 * np.int64(tables[layer.bucket_sixteens + tables[at_run + 2]])):
                     arrays.sums[target + i] += value * arrays.weights[source + i]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hal.snn.fast_kernels import Arrays, Input, draw_trains, run
 from hal.snn.fast_layout import BLOCK, Result
-from hal.snn.fast_tables import SUMMING, join
+from hal.snn.fast_tables import LISTED, SUMMING, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ TRAIN_BLOCKS = 4
 MARGIN_BLOCK = 4
 # The kernels read this many masks at once, past the last if need be.
 MASK_READ = 64
+# They write this many events at once.
+LIST_WRITE = 8
 
 
 class MaskState:
@@ -41,10 +43,20 @@ class MaskState:
         # The spikes under way and those of the block share 64 bits.
         self._block = next(block for block in (16, 8, 4, 2, 1) if longest + block <= 64)
         self._tables = tables
+        active = tables.sizes["active"]
+        lists = 2 * int(tables.records["buckets"].max())
         self._arrays = Arrays(
             layers=tables.records,
             tables=tables.joined_tables(),
             weights=tables.joined_weights(),
+            set_bits=_set_bits(),
+            targets=np.zeros(lists * LISTED + LIST_WRITE, np.uint32),
+            starts=np.zeros(max(lists * LISTED, active) + LIST_WRITE, np.uint32),
+            listed=np.zeros(lists, np.uint64),
+            straight_starts=np.zeros(active, np.uint32),
+            straight_masks=np.zeros(active, np.uint32),
+            turned_starts=np.zeros(active, np.uint32),
+            turned_masks=np.zeros(active, np.uint32),
             all_on=join(tables.all_on, np.int16),
             sums=np.zeros(tables.ring[0], np.int16),
             wide_sums=np.zeros(tables.ring[1], np.int32),
@@ -97,3 +109,9 @@ def _input(layer: Layer, encoder: Encoder, bias: Integers) -> tuple[Input, int]:
         DECAY_UNITY - neuron.voltage_decay, neuron.bias_exponent, lowest,
     )  # fmt: skip
     return numbers, min(highest - lowest + 1, TRAINS_LIMIT)
+
+
+def _set_bits() -> NDArray[np.uint32]:
+    """Give for each byte the positions of the bits that are set, eight entries each."""
+    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    return np.argsort(1 - bits, axis=1, kind="stable").astype(np.uint32).ravel()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hal.snn.fast_layout import BLOCK, Rows, Runs, as_conv, place, sum_bounds, trace_runs
-from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Accumulator, Lif
+from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Accumulator, Dense, Lif
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ LAYER = np.dtype(
             # Where the spikes come from: offset of the masks, rows of `row` neurons `source_stride` apart.
             "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
             # Tables and weights.
-            "weight", "channel_stride", "stretch", "columns", "column_runs", "column_ends", "row_runs", "row_ends",
+            "dense", "weight", "channel_stride", "columns", "column_runs", "column_ends", "buckets", "bucket_sixteens", "most_listed", "row_runs", "row_ends",
             "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
             # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
             "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
@@ -36,6 +36,8 @@ LAYER = np.dtype(
     ]
 )  # fmt: skip
 FIRING, SUMMING = 0, 1
+# How many events a list of the kernels holds before it is applied.
+LISTED = 8192
 
 
 
@@ -51,7 +53,7 @@ class Tables:
         self.weights: list[NDArray[np.int16]] = []
         self.all_on: list[NDArray[np.int16]] = []
         self.biases: list[NDArray[np.int32]] = []
-        self.sizes = {name: 0 for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving")}
+        self.sizes = {name: 0 for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active")}
         self.ring = [0, 0]
         self.records = np.zeros(len(network.layers) - 1, LAYER)
         for places in self.places:
@@ -99,7 +101,13 @@ class Tables:
         width = np.arange(source.width)
         record["columns"] = self._table(np.repeat(width, source.channels))
         record["fans"] = self._table(np.repeat(runs.fan_columns, source.channels) * runs.group_out)
-        record["column_runs"] = self._table([part for column in runs.columns for run in column for part in run])
+        lengths = sorted({sixteens for column in runs.columns for _, _, sixteens in column})
+        record["buckets"], record["bucket_sixteens"] = len(lengths), self._table(lengths)
+        # Of 64 neurons, each may list all steps, the shared sum, and scratch behind the last.
+        record["most_listed"] = 64 * 18 * max(len(column) for column in runs.columns)
+        record["column_runs"] = self._table(
+            [(at, stretch, lengths.index(sixteens)) for column in runs.columns for at, stretch, sixteens in column]
+        )
         record["column_ends"] = self._table(np.cumsum([0, *(len(column) for column in runs.columns)]))
         rows = [
             (tap * weight.shape[2], output % record["ring"] * record["slot"]) for row in runs.rows for tap, output in row
@@ -109,6 +117,9 @@ class Tables:
         record["opens"], record["closes"] = self._table(runs.opens), self._table(runs.closes)
         grouped = runs.group_in != source.channels
         record["group_in"], record["group_out"] = runs.group_in, runs.group_out if grouped else 0
+        record["dense"] = isinstance(synapse, Dense) and source.height == source.width == 1
+        if record["dense"]:
+            self.sizes["active"] = max(self.sizes["active"], source.channels)
         record["all_on"] = -1
         if first and not record["wide"] and not record["delay"]:
             record["all_on"] = self._reserve("all_on", int(record["out_rows"] * record["stride"]))

@@ -6,7 +6,9 @@ Semantics: lava-dl, `lava/lib/dl/netx/hdf5.py`. Nothing is allocated before its 
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -36,8 +38,6 @@ from hal.snn.network import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from hal.snn.network import Synapse
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 ELEMENTS_LIMIT = 1 << 24
 BYTES_PER_NUMBER = 8
 TEXT_BYTES_LIMIT = 256
+HEAP_HEADER_BYTES = HEAP_OBJECT_BYTES = 16
 # What all arrays of a file may hold together, so that a compressed file cannot grow without bound.
 FILE_ELEMENTS_LIMIT = 1 << 26
 STEPS_LIMIT = 1 << 16
@@ -216,6 +217,35 @@ def _neuron(entry: _Group, *, first: bool = False) -> Neuron:
     return SigmaDelta(entry.whole("vThMant", 0, THRESHOLD_LIMIT))
 
 
+def _variable_text(dataset: Any) -> bytes:
+    """Read one text of variable length from the file's heap; libhdf5 2.0 can loop for ever where a heap is damaged.
+
+    Source: HDF5 File Format Specification 3.0, sections III.E (global heap) and IV.B (variable-length data).
+    """
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.size != 1:
+        raise ValueError("a text of variable length is stored in an unknown way")
+    with Path(dataset.file.filename).open("rb") as file:
+
+        def unpack(layout: str, at: int) -> tuple[Any, ...]:
+            file.seek(at)
+            return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+        length, heap, index = unpack("<IQI", offset)
+        signature, end = unpack("<4s4xQ", heap)
+        at, end = heap + HEAP_HEADER_BYTES, heap + end
+        if signature != b"GCOL" or length > TEXT_BYTES_LIMIT:
+            raise ValueError("a text of variable length is not where it should be")
+        while at < end:
+            number, size = unpack("<H6xQ", at)
+            if number == index:
+                return bytes(unpack(f"<{min(length, size)}s", at + HEAP_OBJECT_BYTES)[0])
+            if number == 0:
+                break
+            at += HEAP_OBJECT_BYTES + -(-size // 8) * 8
+    raise ValueError("a text of variable length is missing")
+
+
 class _Budget:
     """The elements that may still be read from a file."""
 
@@ -277,8 +307,10 @@ class _Group:
             if dataset.dtype.itemsize > element_bytes:
                 raise self.error(f"{name} has elements of {dataset.dtype.itemsize} bytes, the limit is {element_bytes}")
             self._budget.elements -= elements
+            if h5py.check_string_dtype(dataset.dtype) and dataset.dtype.kind == "O":
+                return np.array(_variable_text(dataset))
             return np.asarray(dataset[()])
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, struct.error) as error:
             raise self.error(f"{name} cannot be read: {error}") from None
 
     def text(self, name: str) -> str:

@@ -23,7 +23,7 @@ CORES_PER_TILE = 4
 TILES_PER_CHIP = 32
 STATIC_WATTS_PER_CHIP = 0.104
 STATIC_WATTS_PER_CORE = 0.9e-3
-# The event model is held against pilotnet_lif on silicon: predicted 1.27 to 1.35 mJ, measured 1.0935 mJ.
+# The event model is held against pilotnet_lif on silicon (docs/spiking.md): predicted 1.29 mJ, measured 1.0935 mJ.
 RELATIVE_UNCERTAINTY = 0.25
 
 

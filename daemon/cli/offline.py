@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from daemon.cli.output import AsJson, fail, print_json
 from hal.errors import HalError
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """The engines of a spiking network, equal bit for bit."""
 
     FAST = "fast"

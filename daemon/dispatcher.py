@@ -98,7 +98,6 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._flying: dict[Job, _Flight] = {}
-        self._departing: list[Job] = []
         for name in policies:
             self._check_limit(name)
         policy = policies[start]
@@ -202,12 +201,10 @@ class Dispatcher:
         flight.reserved_nanojoules = reservation.nanojoules
         if flight.landing.done():
             flight.landing = self._loop.create_future()
-        job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images), now)
+        job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
         self._flying[job] = flight
-        self.fleet.lanes[point.device].admit(job)
-        if not self._departing:
-            self._loop.call_soon(self._depart)
-        self._departing.append(job)
+        self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
+        self.fleet.lanes[point.device].submit(job)
         timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
         try:
             return await flight.landing
@@ -216,19 +213,6 @@ class Dispatcher:
             raise
         finally:
             timer.cancel()
-
-    def _depart(self) -> None:
-        """Record the reservations of this turn of the event loop with one write, then let their jobs start."""
-        jobs, self._departing = self._departing, []
-        lines = [(self._flying[job], job) for job in jobs if job in self._flying]
-        self._journal.reserved(
-            [
-                (flight.request_id, flight.reign, job.point, job.reservation.nanojoules, job.decided)
-                for flight, job in lines
-            ]
-        )
-        for _, job in lines:
-            self.fleet.lanes[job.point.device].start(job)
 
     def _landed(self, jobs: list[Job], outcome: Outcome) -> None:
         """Settle a batch that ended on its device, record it with one write, then let its requests go on."""

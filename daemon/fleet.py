@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Job:
-    """A batch of images on its way through a device's queue, decided at `decided`.
+    """A batch of images on its way through a device's queue.
 
     Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. The inference may
     be of a larger batch, of which this job's images begin at `first`. Times are the clock's nanoseconds. Whoever claims
@@ -49,7 +49,6 @@ class Job:
     deadline: int
     reservation: Reservation
     expected_seconds: float
-    decided: int
     first: int = 0
     started: int = 0
     ended: int = 0
@@ -136,13 +135,10 @@ class Lane:
             self.failure = error
             log.warning("device unavailable", device=self.name, error=str(error))
 
-    def admit(self, job: Job) -> None:
-        """Count a job as queued."""
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
         self.queued += 1
         self.backlog_seconds += job.expected_seconds
-
-    def start(self, job: Job) -> None:
-        """Hand an admitted job to the device's thread."""
         self._tasks.put(job)
 
     def _run(self, waiting: list[Job]) -> None:

@@ -98,15 +98,9 @@ class Journal:
         self._append([["reign", number, self.store.session, policy, limit.nanojoules, window, static_watts, at]])
         return number
 
-    def reserved(self, dispatches: list[tuple[int, int, Point, int, int]]) -> bool:
-        """Record requests about to be dispatched, each (request, reign, point, nanojoules reserved, time)."""
-        session = self.store.session
-        return self._append(
-            [
-                ["reserved", request_id, session, reign, point.journal_id, nanojoules, at]
-                for request_id, reign, point, nanojoules, at in dispatches
-            ]
-        )
+    def reserved(self, request_id: int, reign: int, point: Point, nanojoules: int, at: int) -> bool:
+        """Record that a request is about to be dispatched with a reservation."""
+        return self._append([["reserved", request_id, self.store.session, reign, point.journal_id, nanojoules, at]])
 
     def finished(self, records: list[Record]) -> bool:
         """Record how requests ended; False when the journal could not take it."""

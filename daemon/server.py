@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -98,6 +99,8 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
             _bind(inference, config.server.tcp_address)
         _bind_socket(inference, places.inference_socket)
         _bind_socket(operator, places.control_socket)
+        # What was made until now lives as long as the process: no collection need look at it again.
+        gc.freeze()
         await inference.start()
         await operator.start()
         notify(f"READY=1\nSTATUS=policy {dispatcher.router.name}, {len(config.device)} devices")

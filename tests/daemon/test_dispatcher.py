@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from daemon.errors import (
     Unavailable,
 )
 from daemon.fleet import REST_NANOSECONDS
+from daemon.journal import Journal
 from hal.errors import DeviceUnavailable, Reason
 from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, turns
 
@@ -294,6 +296,28 @@ def test_failover(tmp_path: Path, failure: Exception) -> None:
             assert not host.fleet.lanes["chip"].lost
             assert host.fleet.lanes["chip"].failure is None
             assert host.at_rest()
+
+    clock = ManualClock()
+    drive(clock, scenario())
+
+
+def test_killed_after_a_failure(tmp_path: Path) -> None:
+    """A daemon that dies in the second attempt is charged for the first as well."""
+
+    async def scenario() -> None:
+        chip, spare = Bench(), Bench("spare")
+        async with hosting(tmp_path / "live", clock, ROOMY, chip, spare) as host:
+            chip.failures = [DeviceUnavailable("chip", Reason.LOST)]
+            spare.gate.clear()
+            asked = host.ask()
+            await entered(spare)
+            with host.journal._moving:
+                shutil.copytree(tmp_path / "live", tmp_path / "killed")
+            spare.gate.set()
+            await asked
+        revived = Journal(tmp_path / "killed", "boot", clock, clock)
+        assert revived.store.recent("boot", clock(), clock(), NANO) == [(clock(), 400)]
+        revived.close()
 
     clock = ManualClock()
     drive(clock, scenario())

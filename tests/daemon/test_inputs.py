@@ -193,6 +193,7 @@ def test_altered_images(kind: str, changes: list[tuple[float, int]], data: st.Da
     cut = data.draw(st.integers(0, len(encoded)))
     for altered in (bytes(encoded), bytes(encoded[:cut])):
         try:
-            assert _decode(altered, COLOUR).shape == (1, 3, 4, 6)
+            shape = _decode(altered, COLOUR).shape
         except InvalidRequest as error:
-            assert error.field == "image"
+            shape = error.field
+        assert shape in ((1, 3, 4, 6), "image")

@@ -35,7 +35,7 @@ def _open(folder: Path, clock: ManualClock, *, boot: str = "boot", unix: int = 0
 
 
 def _reserve(journal: Journal, request: int, reign: int, point: Point, nanojoules: int, at: int) -> bool:
-    return journal.reserved([(request, reign, point, nanojoules, at)])
+    return journal.reserved(request, reign, point, nanojoules, at)
 
 
 def _finish(journal: Journal, request: int, reign: int, point: Point, nanojoules: int, ended: int) -> bool:

@@ -75,7 +75,7 @@ class _Told(Exception):
     """Who watches the health has been told of the drain."""
 
 
-class Health(HealthServicer):  # type: ignore[misc] (it comes without types)
+class Health(HealthServicer):  # type: ignore[misc]
     """The health of the services. Watches end with the news of the drain, which would wait for them in vain."""
 
     draining = False
@@ -85,7 +85,7 @@ class Health(HealthServicer):  # type: ignore[misc] (it comes without types)
 
         async def write(reply: health_pb2.HealthCheckResponse) -> None:
             await context.write(reply)
-            if self.draining:
+            if self.draining and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
                 raise _Told
 
         with suppress(_Told):

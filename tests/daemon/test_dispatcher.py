@@ -576,6 +576,8 @@ def test_storm(tmp_path: Path, seed: int, failures: int) -> None:
 
     async def scenario() -> None:
         benches = [Bench(batch_limit=4), Bench("spare"), Bench("third")]
+        for bench in benches:
+            bench.during = lambda: clock.advance(1000)
         policies = {"a": _watts(6000), "b": _watts(3000), "c": PolicyConfig("pin", 4e-6, 1.0, pin="spare")}
         async with hosting(tmp_path, clock, policies, *benches) as host:
             asked: list[asyncio.Task[Answer]] = []

@@ -193,7 +193,7 @@ def test_altered_images(kind: str, changes: list[tuple[float, int]], data: st.Da
     cut = data.draw(st.integers(0, len(encoded)))
     for altered in (bytes(encoded), bytes(encoded[:cut])):
         try:
-            shape = _decode(altered, COLOUR).shape
+            outcome = str(_decode(altered, COLOUR).shape)
         except InvalidRequest as error:
-            shape = error.field
-        assert shape in ((1, 3, 4, 6), "image")
+            outcome = error.field
+        assert outcome in {"(1, 3, 4, 6)", "image"}

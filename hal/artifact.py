@@ -71,7 +71,7 @@ class Manifest(Struct, frozen=True):
     kind: Kind
     input: TensorSpec
     output: str
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=4096)]
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
     operating_points: Annotated[tuple[OperatingPoint, ...], msgspec.Meta(min_length=1, max_length=64)]
     origin: Origin
     tool: str

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import classify, demo, models, operate
+from daemon.cli import classify, demo, models, offline, operate
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -23,6 +23,8 @@ app.command()(operate.status)
 app.command()(operate.energy)
 app.command()(classify.classify)
 app.command()(demo.demo)
+app.command("import")(offline.import_net)
+app.command()(offline.trace)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,11 +15,11 @@ from hal import artifact, loihi_sim, ncs2_sim
 from hal.artifact import Artifact, TensorSpec
 from hal.device import Boundary, Kind, Provenance
 from hal.errors import ArtifactError, CapacityError, DeviceUnavailable, HalError, InputError, Reason
-from hal.loihi_sim import LoihiSim, cores_of
+from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
 from hal.open import DRIVERS, open_device
 from hal.simulation import occupy
-from hal.snn.network import Accumulator, Conv, Dense, Layer, Lif, SumPool
+from hal.snn.placement import CORES_PER_CHIP, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -203,8 +203,8 @@ def test_chip_is_full() -> None:
     """When all cores are taken another network is refused with its figure; what is loaded goes on."""
     chip = LoihiSim("chip")
     first = artifact.read(SHIPPED / "snn")
-    cores = sum(cores_of(layer) for layer in loihi_sim.read_network(first).layers)
-    fitting = loihi_sim.CORES_PER_CHIP // cores
+    cores = place(loihi_sim.read_network(first)).cores
+    fitting = CORES_PER_CHIP // cores
     for number in range(fitting):
         chip.load(replace(first, digest=str(number)))
     needed = (fitting + 1) * cores
@@ -213,23 +213,6 @@ def test_chip_is_full() -> None:
     chip.load(replace(first, digest="0"))
     chip.unload(replace(first, digest="1"))
     assert chip.load(replace(first, digest="one more")).cost(4).seconds > 0
-
-
-@pytest.mark.parametrize(
-    ("layer", "cores"),
-    [
-        (Layer("a", (1024, 1, 1), Lif(1)), 1),
-        (Layer("b", (1025, 1, 1), Lif(1)), 2),
-        (Layer("c", (513, 1, 1), Lif(1, reset="subtract")), 2),
-        (Layer("d", (10, 1, 1), Accumulator(), Dense(np.zeros((10, 13107), np.int16))), 1),
-        (Layer("e", (10, 1, 1), Accumulator(), Dense(np.zeros((10, 13108), np.int16))), 2),
-        (Layer("f", (2, 8, 8), Lif(1), Conv(np.zeros((2, 1, 3, 3), np.int16))), 1),
-        (Layer("g", (2, 4, 4), Lif(1), SumPool((2, 2), (2, 2))), 1),
-    ],
-)
-def test_cores(layer: Layer, cores: int) -> None:
-    """A core holds 1,024 compartments and 128 KiB of synapses; a soft reset takes two compartments per neuron."""
-    assert cores_of(layer) == cores
 
 
 def test_pause_fills_the_modelled_time() -> None:

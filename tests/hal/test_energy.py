@@ -78,9 +78,21 @@ def test_joules_add_up(first: Events, second: Events) -> None:
     assert loihi.dynamic_joules(both) == pytest.approx(loihi.dynamic_joules(first) + loihi.dynamic_joules(second))
 
 
-@given(EVENTS, st.integers(1, 1024), st.integers(1, 128))
-def test_time(events: Events, steps: int, cores: int) -> None:
-    """Time is at least that of the barriers, and work spread over more cores takes no longer."""
-    seconds = loihi.seconds(events, steps, cores)
-    assert seconds >= steps * loihi.barrier_seconds(cores)
-    assert seconds - steps * loihi.barrier_seconds(cores) <= (loihi.seconds(events, steps, 1)) * (1 + 1e-9)
+@given(st.lists(st.tuples(EVENTS, st.integers(1, 32)), min_size=1, max_size=5), st.integers(1, 64), st.integers(1, 9))
+def test_time(layers: list[tuple[Events, int]], steps: int, images: int) -> None:
+    """Time is that of the barriers and of the busiest core: no less than any layer's share, no more than all work."""
+    events, cores = [each for each, _ in layers], [count for _, count in layers]
+    barriers = images * (steps + len(layers) - 1) * loihi.barrier_seconds(sum(cores))
+    work = loihi.seconds(events, cores, steps, images) - barriers
+    shares = [loihi.work_seconds(each) / count for each, count in layers]
+    assert max(shares) * (1 - 1e-9) - 1e-12 <= work <= loihi.work_seconds(loihi.sum_events(events)) * (1 + 1e-9) + 1e-12
+
+
+@given(EVENTS, st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)), min_size=1, max_size=6))
+def test_spread(total: Events, sizes: list[tuple[int, int]]) -> None:
+    """Spreading a sum over layers loses no event where there are synapses for it."""
+    synapses, neurons = [incoming for incoming, _ in sizes], [count for _, count in sizes]
+    parts = loihi.sum_events(loihi.spread(total, synapses, neurons))
+    assert parts.synaptic_operations == pytest.approx(total.synaptic_operations if any(synapses) else 0.0)
+    assert parts.active_updates == pytest.approx(total.active_updates)
+    assert parts.inactive_updates == pytest.approx(total.inactive_updates)

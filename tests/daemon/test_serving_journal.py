@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from hal.energy import ncs2
 from protos import jouled_pb2 as pb
 from protos import open_inference_pb2 as oip
 from tests.daemon.refusals import refusal
-from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, digit_request
+from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, digit_request, stick_joules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,9 +108,8 @@ def test_kill_under_load_loses_nothing_acknowledged(
         assert (found.row.status, found.energy) == ("ok", reply.energy)
     rows = {row.status: row for row in second.rows()}
     lost, spent = rows["lost"], second.status().budget.spent_nanojoules
-    stick_nanojoules = round(ncs2.dynamic_joules(ncs2.seconds(18_944)) * 1e9)
     assert rows["ok"].requests >= len(replies)
-    assert lost.dynamic_nanojoules == pytest.approx(lost.requests * stick_nanojoules, abs=lost.requests)
+    assert lost.dynamic_nanojoules == pytest.approx(lost.requests * stick_joules() * 1e9, abs=lost.requests)
     assert spent == rows["ok"].dynamic_nanojoules + lost.dynamic_nanojoules > 0
     assert second.classify(image).request_id > max(reply.request_id for reply in replies)
 

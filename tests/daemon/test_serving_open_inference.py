@@ -12,7 +12,7 @@ from daemon.version import VERSION
 from hal import artifact
 from protos import open_inference_pb2 as oip
 from tests.daemon.refusals import Refusal, refusal
-from tests.daemon.serving import CALL_SECONDS, Daemon
+from tests.daemon.serving import CALL_SECONDS, Daemon, best, cheapest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,9 +84,11 @@ def test_model_metadata(daemon: Daemon, repository: Path) -> None:
     ]
     properties = metadata.properties
     assert properties["snn.artifact_digest"] == artifact.read(repository / "digits" / "1" / "snn").digest
-    assert 0 < float(properties["snn.loihi-sim.4.energy_joules"]) < float(properties["dnn.ncs2-sim.1.energy_joules"])
-    assert properties["snn.loihi-sim.4.energy_provenance"] == "simulated"
-    assert float(properties["snn.loihi-sim.4.accuracy"]) > 0.99
+    for point in daemon.points():
+        key = f"{point.variant}.{point.device}.{point.steps}"
+        assert float(properties[f"{key}.energy_joules"]) == point.dynamic_joules
+        assert properties[f"{key}.energy_provenance"] == point.provenance
+        assert float(properties[f"{key}.accuracy"]) == point.accuracy
 
 
 @pytest.mark.parametrize(("name", "version"), [("letters", ""), ("digits", "7"), ("", "")])
@@ -107,9 +109,11 @@ def test_raw_batch(daemon: Daemon, held_out: digits.Part) -> None:
     assert given.pop("energy_joules") > 0
     assert given.pop("energy_static_joules") > 0
     assert given.pop("energy_uncertainty_joules") > 0
+    point = best(daemon.points())
     assert given == {
-        "energy_provenance": "simulated", "energy_sharing": "exclusive", "energy_state": "provisional",
-        "device": "loihi-sim", "variant": "snn", "policy": "roomy", "simulated": True, "steps": 4,
+        "energy_provenance": point.provenance, "energy_sharing": "exclusive", "energy_state": "provisional",
+        "device": point.device, "variant": point.variant, "policy": "roomy", "simulated": point.device != "cpu",
+        "steps": point.steps,
     }  # fmt: skip
 
 
@@ -166,7 +170,10 @@ def elements(raw: bytes) -> list[str]:
 
 def test_constraints_are_honoured(daemon: Daemon, image: NDArray[np.uint8]) -> None:
     """Allowed joules and needed accuracy are parameters of the request."""
-    assert infer(daemon, digit_infer(image[np.newaxis], max_energy_joules=2e-7)).parameters["steps"].int64_param == 1
+    allowed = cheapest(daemon.points())
+    response = infer(daemon, digit_infer(image[np.newaxis], max_energy_joules=allowed.dynamic_joules * 1.0001))
+    assert response.parameters["device"].string_param == allowed.device
+    assert response.parameters["steps"].int64_param == allowed.steps
     answer = refused(daemon, digit_infer(image[np.newaxis], min_accuracy=0.9999))
     assert answer.code is grpc.StatusCode.FAILED_PRECONDITION
 

@@ -88,3 +88,5 @@ def test_empty(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(ArtifactError, match="the repository is not a folder"):
             scan(path)
+    with pytest.raises(ArtifactError, match="File name too long"):
+        scan(tmp_path / ("x" * 300))

@@ -111,8 +111,8 @@ def read_journal(path: Path) -> tuple[list[Reign], Spending]:
         ).fetchall()
     columns = np.array(rows, np.int64).reshape(-1, 4)
     reigns = []
-    for (number, policy, limit, window, static, began), following in zip(named, [*named[1:], None], strict=True):
-        until = following[-1] if following else began
+    for index, (number, policy, limit, window, static, began) in enumerate(named):
+        until = named[index + 1][-1] if index + 1 < len(named) else began
         own = columns[columns[:, 0] <= number, 2]
         reigns.append(Reign(policy, limit, window, static, began, max(until, int(own.max(initial=0)))))
     return reigns, Spending(columns[:, 1], columns[:, 2], columns[:, 3])

@@ -203,7 +203,9 @@ class Dispatcher:
             flight.landing = self._loop.create_future()
         job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
         self._flying[job] = flight
-        self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
+        # Should the daemon die, what earlier attempts may have spent counts as well.
+        held = reservation.nanojoules + flight.failed_nanojoules
+        self._journal.reserved(flight.request_id, flight.reign, point, held, now)
         self.fleet.lanes[point.device].submit(job)
         timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
         try:

@@ -10,9 +10,11 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import structlog
@@ -69,6 +71,27 @@ class Places:
         return self.runtime / "control" / "control.sock"
 
 
+class _Told(Exception):
+    """Who watches the health has been told of the drain."""
+
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """The health of the services. Watches end with the news of the drain, which would wait for them in vain."""
+
+    draining = False
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Tell the status of a service, and each change of it until the drain."""
+
+        async def write(reply: health_pb2.HealthCheckResponse) -> None:
+            await context.write(reply)
+            if self.draining and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                raise _Told
+
+        with suppress(_Told):
+            await super().Watch(request, SimpleNamespace(write=write))
+
+
 class StartError(Exception):
     """The daemon cannot start: the message says why."""
 
@@ -85,7 +108,7 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
     async with AsyncExitStack() as stack:
         stack.enter_context(_own(places.runtime))
         dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
-        statuses = HealthServicer()
+        statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
@@ -108,6 +131,7 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
         await stop.wait()
         notify("STOPPING=1")
         log.info("draining")
+        statuses.draining = True
         await statuses.enter_graceful_shutdown()
         await inference.stop(DRAIN_SECONDS)
         await operator.stop(DRAIN_SECONDS)
@@ -149,7 +173,7 @@ def _server(message_bytes_limit: int) -> grpc.aio.Server:
     return grpc.aio.server(options=[*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)])
 
 
-async def _offer(server: grpc.aio.Server, statuses: HealthServicer, services: list[str]) -> None:
+async def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
     """Add health and reflection for the services."""
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

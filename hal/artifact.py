@@ -164,5 +164,7 @@ def _read_file(path: Path, subject: str, limit: int) -> bytes:
             raise ArtifactError(subject, f"{path.name}: {status.st_size} bytes exceed the limit of {limit}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(limit)
+    except OSError as error:
+        raise ArtifactError(subject, f"{path.name}: {error.strerror}") from None
     finally:
         os.close(descriptor)

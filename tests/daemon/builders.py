@@ -36,14 +36,16 @@ class ManualClock:
 
     def __init__(self, now: int = 1000 * NANO) -> None:
         self.now = now
+        self._turning = threading.Lock()
 
     def __call__(self) -> int:
         """Tell the time."""
         return self.now
 
     def advance(self, nanoseconds: int) -> None:
-        """Let time pass."""
-        self.now += nanoseconds
+        """Let time pass; from any thread."""
+        with self._turning:
+            self.now += nanoseconds
 
 
 class ManualLoop(asyncio.SelectorEventLoop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import select
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from daemon.repository import SHIPPED
+from hal import artifact
+from hal.energy import ncs2
 from protos import jouled_pb2 as pb
 from protos.jouled_pb2_grpc import ClassifierStub, ControlStub
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -158,6 +162,11 @@ class Daemon:
         """Give the journal's sums."""
         return list(self.control.EnergySummary(pb.EnergySummaryRequest(), timeout=CALL_SECONDS).rows)
 
+    def points(self, model: str = "digits") -> list[pb.PointState]:
+        """Ask for the operating points of a model."""
+        models = self.control.Models(pb.ModelsRequest(), timeout=CALL_SECONDS).models
+        return [point for each in models if each.name == model for point in each.points]
+
     def stop(self, may_log: Sequence[str] = ()) -> None:
         """Stop the daemon as a supervisor does; it ends well, without a complaint but those named in `may_log`."""
         self.process.send_signal(signal.SIGTERM)
@@ -183,6 +192,22 @@ def digit_request(image: NDArray[np.uint8], **options: Any) -> pb.ClassifyReques
     """Ask for the label of one image of 8 x 8 pixels, sent as a tensor."""
     tensor = pb.Tensor(dtype="uint8", shape=image.shape, data=image.tobytes())
     return pb.ClassifyRequest(model="digits", tensor=tensor, **options)
+
+
+def best(points: Sequence[pb.PointState], *, at_most_joules: float = math.inf) -> pb.PointState:
+    """Give the most accurate point, the cheapest one of equals."""
+    allowed = [point for point in points if point.dynamic_joules <= at_most_joules]
+    return max(allowed, key=lambda point: (point.accuracy, -point.dynamic_joules))
+
+
+def cheapest(points: Sequence[pb.PointState], *, at_least: float = 0.0) -> pb.PointState:
+    """Give the point of the least energy among those that are accurate enough."""
+    return min((point for point in points if point.accuracy >= at_least), key=lambda point: point.dynamic_joules)
+
+
+def stick_joules() -> float:
+    """Give what a digit costs on the simulated Neural Compute Stick, where every image costs the same."""
+    return ncs2.dynamic_joules(ncs2.seconds(artifact.read(SHIPPED / "digits" / "1" / "dnn").manifest.multiplies))
 
 
 @contextlib.contextmanager

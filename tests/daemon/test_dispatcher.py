@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from daemon.errors import (
     Unavailable,
 )
 from daemon.fleet import REST_NANOSECONDS
+from daemon.journal import Journal
 from hal.errors import DeviceUnavailable, Reason
 from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, turns
 
@@ -299,6 +301,28 @@ def test_failover(tmp_path: Path, failure: Exception) -> None:
     drive(clock, scenario())
 
 
+def test_killed_after_a_failure(tmp_path: Path) -> None:
+    """A daemon that dies in the second attempt is charged for the first as well."""
+
+    async def scenario() -> None:
+        chip, spare = Bench(), Bench("spare")
+        async with hosting(tmp_path / "live", clock, ROOMY, chip, spare) as host:
+            chip.failures = [DeviceUnavailable("chip", Reason.LOST)]
+            spare.gate.clear()
+            asked = host.ask()
+            await entered(spare)
+            with host.journal._moving:
+                shutil.copytree(tmp_path / "live", tmp_path / "killed")
+            spare.gate.set()
+            await asked
+        revived = Journal(tmp_path / "killed", "boot", clock, clock)
+        assert revived.store.recent("boot", clock(), clock(), NANO) == [(clock(), 400)]
+        revived.close()
+
+    clock = ManualClock()
+    drive(clock, scenario())
+
+
 def test_every_device_fails(tmp_path: Path) -> None:
     """With no device left the request is refused; what its attempts may have spent is recorded."""
 
@@ -552,6 +576,8 @@ def test_storm(tmp_path: Path, seed: int, failures: int) -> None:
 
     async def scenario() -> None:
         benches = [Bench(batch_limit=4), Bench("spare"), Bench("third")]
+        for bench in benches:
+            bench.during = lambda: clock.advance(1000)
         policies = {"a": _watts(6000), "b": _watts(3000), "c": PolicyConfig("pin", 4e-6, 1.0, pin="spare")}
         async with hosting(tmp_path, clock, policies, *benches) as host:
             asked: list[asyncio.Task[Answer]] = []

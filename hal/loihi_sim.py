@@ -93,6 +93,8 @@ class LoihiSimProgram:
     def __init__(self, network: Network, manifest: Manifest, placement: Placement, pause: Pause) -> None:
         self._network = network
         self._engine = fast.compile_network(network)
+        # The first run compiles the engine, or loads what an earlier process compiled.
+        self._engine.run(np.zeros((1, *network.layers[0].shape), np.int64), 1)
         self._cores = [layer.cores for layer in placement.layers]
         self._pause = pause
         self._scale = 1 / 255 if manifest.input.dtype == "uint8" else 1.0

@@ -98,7 +98,7 @@ class Epochs:
 
     def _growth(self, earlier: Reading, later: Reading) -> Optional[int]:
         """Give the joules between two readings, one wrap corrected, or None where they cannot be told."""
-        most = round(self.meter.watts_limit * (later.at - earlier.at))
+        most = self.meter.watts_limit * (later.at - earlier.at)
         grown, wraps_at = later.nanojoules - earlier.nanojoules, self.meter.range_nanojoules
         if wraps_at is not None and most >= wraps_at:
             return None

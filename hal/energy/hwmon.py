@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from hal.energy.meter import Clock
 
 POWERZ = "powerz"
+INA3221 = "ina3221"
 CHIPS = (
-    "ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina237", "ina238", "ina260", "ina3221", POWERZ,
+    "ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina237", "ina238", "ina260", INA3221, POWERZ,
 )  # fmt: skip
 # Above what a board's rail, or USB Power Delivery 3.1 with its 240 W, can carry.
 WATTS_LIMIT = 500.0
@@ -157,7 +158,7 @@ def _meters(sensor: Sensor, clock: Clock, sampling: int) -> list[HwmonMeter]:
     boundary = MeterBoundary.USB_PORT if sensor.chip == POWERZ else MeterBoundary.DEVICE
     return [
         Integrated(
-            f"{sensor.name}/{channel}" if len(reads) > 1 else sensor.name, boundary, read, clock,
+            f"{sensor.name}/{channel}" if sensor.chip == INA3221 else sensor.name, boundary, read, clock,
             update_nanoseconds=update, watts_limit=WATTS_LIMIT, relative_uncertainty=RELATIVE_UNCERTAINTY,
         )
         for channel, read in reads.items()

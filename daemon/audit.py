@@ -8,6 +8,7 @@ the window's edges: those starts are all tried.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reign:
-    """A policy in force from `began` to `ended`, in the clock's nanoseconds."""
+    """A policy in force from `began` to `ended`, in the clock's nanoseconds; reigns may overlap."""
 
     policy: str
     limit_nanojoules: int
@@ -93,9 +94,10 @@ def _cumulative(spending: Spending) -> tuple[NDArray[np.float64], NDArray[np.flo
 def read_journal(path: Path) -> tuple[list[Reign], Spending]:
     """Read the reigns and what was spent in the last session of a store that no daemon uses.
 
-    A reign begins when what was dispatched before it has ended: what runs cannot be called back.
+    A reign lasts until what was dispatched under it has ended, beyond the next one's beginning: what runs cannot be
+    called back.
     """
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         (session,) = database.execute("SELECT MAX(id) FROM sessions").fetchone()
         rows = database.execute(
             "SELECT reign, IIF(started > 0, started, accepted), ended, dynamic_nanojoules FROM requests "
@@ -107,16 +109,10 @@ def read_journal(path: Path) -> tuple[list[Reign], Spending]:
             "WHERE session = ? ORDER BY began",
             (session,),
         ).fetchall()
-    database.close()
     columns = np.array(rows, np.int64).reshape(-1, 4)
-    last = int(columns[:, 2].max()) if len(columns) else 0
-    begins = []
-    for number, *_, began in named:
-        earlier = columns[columns[:, 0] < number]
-        begins.append(max(began, int(earlier[:, 2].max()) if len(earlier) else 0))
-    ends = [*begins[1:], max(last, begins[-1]) if begins else 0]
-    reigns = [
-        Reign(policy, limit, window, static, began, ended)
-        for (_, policy, limit, window, static, _), began, ended in zip(named, begins, ends, strict=True)
-    ]
+    reigns = []
+    for (number, policy, limit, window, static, began), following in zip(named, [*named[1:], None], strict=True):
+        until = following[-1] if following else began
+        own = columns[columns[:, 0] <= number, 2]
+        reigns.append(Reign(policy, limit, window, static, began, max(until, int(own.max(initial=0)))))
     return reigns, Spending(columns[:, 1], columns[:, 2], columns[:, 3])

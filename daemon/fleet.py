@@ -241,6 +241,8 @@ class Fleet:
         for lane in self.lanes.values():
             for artifact in artifacts:
                 await self._load(lane, artifact)
+            if lane.device is not None:
+                lane.static_watts = lane.device.static_watts()
 
     async def _load(self, lane: Lane, artifact: Artifact) -> None:
         device, model = lane.device, self.models[artifact.model][artifact.version]
@@ -255,7 +257,6 @@ class Fleet:
             log.warning("artifact not loaded", artifact=artifact.name, device=lane.name, error=str(error))
             return
         model.points.extend(points_of(artifact, device, program))
-        lane.static_watts = device.static_watts()
 
     async def close(self) -> None:
         """Close every device."""

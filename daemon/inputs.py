@@ -80,6 +80,9 @@ def _decode(field: str, data: bytes, spec: TensorSpec, pixels_limit: int) -> NDA
             if picture.width * picture.height > pixels_limit:
                 size = f"{picture.width} x {picture.height} pixels"
                 raise InvalidRequest(field, f"{size} exceed the limit of {pixels_limit}")
+            if picture.mode.startswith("I"):
+                # Pillow would clip them all to white.
+                raise InvalidRequest(field, "has 16 bits per pixel, send 8")
             mode = picture.convert("L" if channels == 1 else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InvalidRequest(field, f"is not a readable {' or '.join(FORMATS)} image ({len(data)} bytes)") from None

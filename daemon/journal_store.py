@@ -106,7 +106,12 @@ class Store:
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR IGNORE INTO reigns VALUES (?,?,?,?,?,?,?)", reigns)
             marks = ",".join("?" * 16)
-            self._database.executemany(f"INSERT OR REPLACE INTO requests VALUES ({marks})", running)
+            self._database.executemany(
+                f"INSERT INTO requests VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET point = excluded.point, "
+                "reign = excluded.reign, reserved_nanojoules = excluded.reserved_nanojoules, "
+                "started = excluded.started, ended = excluded.ended WHERE status = excluded.status",
+                running,
+            )
             self._database.executemany(f"INSERT OR REPLACE INTO requests VALUES ({marks})", finished)
 
     def close_session(self, boot: str, now: int) -> int:
@@ -160,18 +165,15 @@ class Store:
         Ends of an earlier boot are placed by the wall clock of their session; one that would lie in the future is
         taken as now.
         """
-        rows = self._database.execute(
-            "SELECT boot, started_unix, sessions.started, ended, dynamic_nanojoules FROM sessions "
-            "JOIN requests ON requests.session = sessions.id AND ended > sessions.started - ? "
-            "WHERE dynamic_nanojoules > 0",
-            (nanoseconds,),
-        )
-        placed = []
-        for row_boot, started_unix, started, ended, nanojoules in rows:
-            end = ended if row_boot == boot else now - (unix - started_unix) + (ended - started)
-            if end > now - nanoseconds:
-                placed.append((min(end, now), nanojoules))
-        return sorted(placed)
+        with self._lock:
+            rows = self._database.execute(
+                "WITH placed AS (SELECT id, IIF(boot = ?, 0, ? - ? + started_unix - started) AS shift FROM sessions) "
+                "SELECT MIN(ended + shift, ?) AS moment, dynamic_nanojoules FROM placed "
+                "JOIN requests ON requests.session = placed.id AND ended > ? - shift "
+                "WHERE dynamic_nanojoules > 0 ORDER BY moment",
+                (boot, now, unix, now, now - nanoseconds),
+            ).fetchall()
+        return [(moment, nanojoules) for moment, nanojoules in rows]
 
     def summary(self, since_unix: int) -> list[SummaryRow]:
         """Sum the requests accepted since `since_unix` by policy, model, variant, device and status."""

@@ -71,7 +71,7 @@ class Manifest(Struct, frozen=True):
     kind: Kind
     input: TensorSpec
     output: str
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=4096)]
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
     operating_points: Annotated[tuple[OperatingPoint, ...], msgspec.Meta(min_length=1, max_length=64)]
     origin: Origin
     tool: str
@@ -151,10 +151,13 @@ def _read_file(path: Path, subject: str, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ArtifactError(subject, f"{path.name}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ArtifactError(subject, f"{path.name} is not a plain file")
         if status.st_size > limit:
             raise ArtifactError(subject, f"{path.name}: {status.st_size} bytes exceed the limit of {limit}")
-        return file.read(limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)

@@ -42,7 +42,7 @@ budget_watts = 1e5
 async def _echo(address: str) -> None:
     """Serve the barest method there is: bytes in, the same bytes out."""
 
-    async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         return request
 
     service, method = METHOD.strip("/").split("/")
@@ -85,7 +85,7 @@ async def _drive(address: str, requests: int) -> float:
     left = requests
     async with grpc.aio.insecure_channel(address) as channel:
         await asyncio.wait_for(channel.channel_ready(), 30)
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
         async def worker() -> None:
             nonlocal left
@@ -116,7 +116,7 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
             for role in addresses
         }  # fmt: skip
         try:
-            for role, address in addresses.items():
+            for address in addresses.values():
                 _wait_for_socket(address)
                 uvloop.run(_drive(address, requests))
             for _ in range(rounds):

@@ -145,12 +145,13 @@ def attribute(
     busy, crowded = _occupied([row for row, _ in ran], began, ended)
     length = ended - began
     occupied = floor * busy // length
-    weights = [overlap * row.nanowatts for row, overlap in ran]
+    powers = [row.nanowatts for row, _ in ran]
+    weights = [overlap * power for (_, overlap), power in zip(ran, powers, strict=True)]
     if not any(weights):
         weights = [overlap * row.occupancy for row, overlap in ran]
     dynamics = apportion(dynamic, weights)
     statics = apportion(occupied, [overlap * row.occupancy for row, overlap in ran])
-    edge = _edge_nanojoules(max(row.nanowatts for row, _ in ran), update_nanoseconds, 1 - busy / length)
+    edge = _edge_nanojoules(max(powers), update_nanoseconds, 1 - busy / length)
     if epoch.provenance is not Provenance.MEASURED:
         edge = 0.0
     whole = sum(weights)
@@ -217,7 +218,7 @@ def combine(finals: Sequence[Final]) -> Final:
     )
 
 
-@dataclass
+@dataclass(slots=True)
 class _Tally:
     """A row that is not final, and what it got so far."""
 
@@ -259,11 +260,14 @@ class Account:
     ) -> None:
         """Enter the end of a row, answered or not, and the model's figure where that is known better by now."""
         tally = self._tallies[row_id]
-        tally.row = tally.row._replace(ended=ended)
-        if dynamic_nanojoules is not None:
-            tally.row = tally.row._replace(dynamic_nanojoules=dynamic_nanojoules)
-        if uncertainty_nanojoules is not None:
-            tally.row = tally.row._replace(uncertainty_nanojoules=uncertainty_nanojoules)
+        row = tally.row
+        tally.row = row._replace(
+            ended=ended,
+            dynamic_nanojoules=row.dynamic_nanojoules if dynamic_nanojoules is None else dynamic_nanojoules,
+            uncertainty_nanojoules=row.uncertainty_nanojoules
+            if uncertainty_nanojoules is None
+            else uncertainty_nanojoules,
+        )
 
     def close(self, span: Epoch | Gap, static: int, cpu: CpuShare | None = None) -> tuple[Attribution, list[Final]]:
         """Give the joules of a span to the rows; tell which are final with it. Spans come in order, without a hole."""

@@ -2,7 +2,8 @@
 
 The energy of a request is spread evenly over the time it ran; static power flows all the time. The energy of a window
 is then a piecewise linear function of where it starts, so its maximum lies where a request begins or ends at one of
-the window's edges: those starts are all tried.
+the window's edges: those starts are all tried. So are the first and the last nanosecond at which a window still touches
+a reign, since limit and static power change there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def worst_windows(reigns: list[Reign], spending: Spending) -> dict[str, float]:
     times, totals = _cumulative(spending)
     for window in sorted({reign.window_nanoseconds for reign in reigns}):
         edges = np.array([edge for reign in reigns for edge in (reign.began, reign.ended)], np.float64)
-        starts = np.unique(np.concatenate([times, times - window, edges, edges - window]))
+        starts = np.unique(
+            np.concatenate([times, times - window, edges, edges - 1, edges - window, edges - window + 1])
+        )
         energies = np.interp(starts + window, times, totals) - np.interp(starts, times, totals)
         limits = np.zeros(len(starts))
         statics = np.zeros(len(starts))

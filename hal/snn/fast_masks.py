@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from hal.snn.fast_kernels import Arrays, Input, draw_trains, run
+from hal.snn.fast_kernels import Arrays, Input, run
 from hal.snn.fast_layout import BLOCK, Result
+from hal.snn.fast_neurons import draw_trains
 from hal.snn.fast_tables import LISTED, SUMMING, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
@@ -101,7 +102,8 @@ class MaskState:
 def _input(layer: Layer, encoder: Encoder, bias: Integers) -> tuple[Input, int]:
     """Give the numbers of the input neurons, and how many different biases pictures can bring."""
     neuron = layer.neuron
-    assert isinstance(neuron, Lif)
+    if not isinstance(neuron, Lif):
+        raise TypeError(f"{layer.name}: the input layer is a {type(neuron).__name__}, a Lif is needed")
     ends = sorted(int(np.trunc(sign * encoder.scale + encoder.offset)) for sign in (-1, 1))
     lowest, highest = ends[0] + int(bias.min()), ends[1] + int(bias.max())
     numbers = Input(

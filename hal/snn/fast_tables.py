@@ -12,7 +12,7 @@ from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIF
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hal.snn.network import Encoder, Layer, Network, Synapse
+    from hal.snn.network import Layer, Network, Synapse
 
     Integers = NDArray[np.int64]
 
@@ -27,8 +27,8 @@ LAYER = np.dtype(
             # Where the spikes come from: offset of the masks, rows of `row` neurons `source_stride` apart.
             "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
             # Tables and weights.
-            "dense", "weight", "channel_stride", "columns", "column_runs", "column_ends", "buckets", "bucket_sixteens", "most_listed", "row_runs", "row_ends",
-            "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
+            "dense", "weight", "channel_stride", "columns", "column_runs", "column_ends", "buckets", "bucket_sixteens",
+            "most_listed", "row_runs", "row_ends", "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
             # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
             "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
             "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
@@ -51,10 +51,9 @@ class Tables:
         self.weights: list[NDArray[np.int16]] = []
         self.all_on: list[NDArray[np.int16]] = []
         self.biases: list[NDArray[np.int32]] = []
-        self.sizes = {
-            name: 0
-            for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active")
-        }
+        self.sizes = dict.fromkeys(
+            ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active"), 0
+        )
         self.ring = [0, 0]
         self.records = np.zeros(len(network.layers) - 1, LAYER)
         for places in self.places:
@@ -76,7 +75,8 @@ class Tables:
         record = self.records[index - 1]
         before, layer = self.network.layers[index - 1 : index + 1]
         source, target = self.places[index - 1 : index + 1]
-        assert layer.synapse is not None
+        if layer.synapse is None:
+            raise TypeError(f"{layer.name}: it has no synapses")
         runs = trace_runs(as_conv(layer.synapse, before.shape, source), source, target)
         record["source"], record["source_stride"] = self.offsets[index - 1], source.stride
         record["height"], record["row"], record["channels"] = (
@@ -96,7 +96,7 @@ class Tables:
     def _fill_synapses(self, record: Any, runs: Runs, source: Rows, synapse: Synapse, *, first: bool) -> None:
         lowest, highest = sum_bounds(synapse)
         halved = not (runs.weight & 1).any()
-        record["wide"] = not (-(1 << 15) <= lowest >> halved and highest >> halved < 1 << 15)
+        record["wide"] = not (lowest >> halved >= -(1 << 15) and highest >> halved < 1 << 15)
         record["shift"] = halved and not record["wide"]
         self.ring[record["wide"]] = max(self.ring[record["wide"]], int(record["ring"] * record["slot"]))
         weight = runs.weight >> record["shift"]
@@ -187,6 +187,7 @@ class Tables:
 
 
 def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    """Put arrays one behind the other; none give an empty one."""
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
 
 

@@ -26,8 +26,8 @@ WEIGHT_DECAY = 1e-2
 MOMENTUM, SECOND_MOMENTUM, EPSILON = 0.9, 0.99, 1e-8
 DROPOUT = 0.3
 # Every other batch is trained on as it is, the others as spiking networks of one and of two steps see them, in the
-# manner of quantisation-clip-floor-shift activations (T. Bu et al., "Optimal ANN-SNN Conversion", ICLR 2022). In the same
-# cross-validation one step gains 2.5 points by it, and the dense network loses nothing.
+# manner of quantisation-clip-floor-shift activations (T. Bu et al., "Optimal ANN-SNN Conversion", ICLR 2022). In the
+# same cross-validation one step gains 2.5 points by it, and the dense network loses nothing.
 LEVELS = (0, 0, 1, 2)
 # The largest activation, as the converter will have it.
 PERCENTILE = 99.5

@@ -71,7 +71,11 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("budget_watts = 5.0", "budget_wats = 5.0", "policy.all.budget_wats: unknown key; did you mean 'budget_watts'?"),
+        (
+            "budget_watts = 5.0",
+            "budget_wats = 5.0",
+            "policy.all.budget_wats: unknown key; did you mean 'budget_watts'?",
+        ),
         ("driver =", "zzz = 1\ndriver =", "device.chip.zzz: unknown key; known are driver, threads"),
         ("start_policy", "start_polcy", "start_polcy: unknown key; did you mean 'start_policy'?"),
         ('start_policy = "all"', "", "Object missing required field `start_policy`"),

@@ -158,7 +158,7 @@ class Lane:
         point = timely[0].point
         batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         try:
-            outcome: Outcome = point.program(batch, point.steps)
+            outcome: Outcome = point.program(batch, point.steps, point.margin)
         except DeviceUnavailable as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)

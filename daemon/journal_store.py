@@ -17,9 +17,9 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE TABLE points (
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
-  device TEXT NOT NULL, steps INTEGER NOT NULL, simulated INTEGER NOT NULL, provenance TEXT NOT NULL,
-  boundary TEXT NOT NULL, accuracy REAL NOT NULL,
-  UNIQUE (digest, model, version, variant, device, steps, provenance)
+  device TEXT NOT NULL, steps INTEGER NOT NULL, margin INTEGER NOT NULL, simulated INTEGER NOT NULL,
+  provenance TEXT NOT NULL, boundary TEXT NOT NULL, accuracy REAL NOT NULL,
+  UNIQUE (digest, model, version, variant, device, steps, margin, provenance)
 ) STRICT;
 CREATE TABLE reigns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, policy TEXT NOT NULL, limit_nanojoules INTEGER NOT NULL,
@@ -70,6 +70,7 @@ class RequestRow:
 SUMMARY = """
   reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, ''), COALESCE(provenance, ''), status
 """
+POINT_KEY = "digest, model, version, variant, device, steps, margin, provenance"
 JOINS = "requests JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point"
 
 
@@ -145,17 +146,18 @@ class Store:
 
     def point_id(self, point: Point) -> int:
         """Find or give the number of an operating point."""
-        key = (point.digest, point.model, point.version, point.variant, point.device, point.steps, point.provenance)
+        key = (
+            point.digest, point.model, point.version, point.variant, point.device, point.steps, point.margin,
+            point.provenance,
+        )  # fmt: skip
         with self._lock, self._database:
             self._database.execute(
-                "INSERT OR IGNORE INTO points (digest, model, version, variant, device, steps, provenance, simulated, "
-                "boundary, accuracy) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR IGNORE INTO points ({POINT_KEY}, simulated, boundary, accuracy) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (*key, point.simulated, point.boundary, point.accuracy),
             )
             (number,) = self._database.execute(
-                "SELECT id FROM points WHERE (digest, model, version, variant, device, steps, provenance) = "
-                "(?,?,?,?,?,?,?)",
-                key,
+                f"SELECT id FROM points WHERE ({POINT_KEY}) = (?,?,?,?,?,?,?,?)", key
             ).fetchone()
         return int(number)
 

@@ -72,7 +72,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         spec, metadata = model.manifest.input, pb.ModelMetadataResponse.TensorMetadata
         properties = {}
         for point in model.points:
-            key = f"{point.variant}.{point.device}.{point.steps}"
+            key = f"{point.variant}.{point.device}.{point.steps}" + (f".margin{point.margin}" if point.margin else "")
             properties[f"{key}.energy_joules"] = repr(point.dynamic_nanojoules / NANO)
             properties[f"{key}.energy_provenance"] = point.provenance
             properties[f"{key}.accuracy"] = repr(point.accuracy)

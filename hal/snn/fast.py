@@ -12,14 +12,14 @@ from hal.snn.fast_graded import GradedState
 from hal.snn.fast_layout import Result
 from hal.snn.fast_masks import MaskState
 from hal.snn.fast_tables import Tables
+from hal.snn.network import Accumulator, Dense, Encoder, Layer, Lif, Network
 from hal.snn.reference import Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hal.snn.network import Network
-
     Integers = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -93,3 +93,20 @@ class Engine:
 
 def _rows(bias: Integers) -> Integers:
     return np.ascontiguousarray(bias, np.int64).reshape(len(bias), -1)
+
+
+def compile_engine() -> None:
+    """Compile the engine for this processor into numba's cache, so that no daemon has to wait for it."""
+    shape = (2, 1, 1)
+    neuron = Lif(threshold=1)
+    weight = np.full((2, 2), 2, np.int16)
+    layers = (
+        Layer("00-input", shape, neuron),
+        Layer("01-dense", shape, neuron, Dense(weight)),
+        Layer("02-dense", shape, Accumulator(), Dense(weight)),
+    )
+    compile_network(Network(Encoder(1.0, 0.0), layers)).run(np.ones((1, *shape), np.int64), 1)
+
+
+if __name__ == "__main__":
+    compile_engine()

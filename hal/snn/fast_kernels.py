@@ -30,6 +30,7 @@ from hal.snn.network import STATE_LIMIT
 
 SPAN = STATE_LIMIT + 1
 
+
 class Arrays(NamedTuple):
     """All that the kernels read and write."""
 
@@ -362,7 +363,9 @@ def sum_up(layer, sums, slot, row, totals, biases, series, steps, fresh):
         for step in range(steps):
             place = slot + step * layer.stride + i
             # The sum is exact in the width of the array, whatever its parts are.
-            total += (np.int64(sums.dtype.type(sums[place] + shared)) << layer.shift) + biases[layer.state + row * layer.stride + i]
+            total += (np.int64(sums.dtype.type(sums[place] + shared)) << layer.shift) + biases[
+                layer.state + row * layer.stride + i
+            ]
             sums[place] = 0
             series[step, row * layer.stride + i] = total
         totals[at] = total

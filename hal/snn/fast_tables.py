@@ -40,8 +40,6 @@ FIRING, SUMMING = 0, 1
 LISTED = 8192
 
 
-
-
 class Tables:
     """Collects the tables, weights and neurons of all layers, one layer after the other."""
 
@@ -53,7 +51,10 @@ class Tables:
         self.weights: list[NDArray[np.int16]] = []
         self.all_on: list[NDArray[np.int16]] = []
         self.biases: list[NDArray[np.int32]] = []
-        self.sizes = {name: 0 for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active")}
+        self.sizes = {
+            name: 0
+            for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active")
+        }
         self.ring = [0, 0]
         self.records = np.zeros(len(network.layers) - 1, LAYER)
         for places in self.places:
@@ -78,7 +79,11 @@ class Tables:
         assert layer.synapse is not None
         runs = trace_runs(as_conv(layer.synapse, before.shape, source), source, target)
         record["source"], record["source_stride"] = self.offsets[index - 1], source.stride
-        record["height"], record["row"], record["channels"] = source.height, source.width * source.channels, source.channels
+        record["height"], record["row"], record["channels"] = (
+            source.height,
+            source.width * source.channels,
+            source.channels,
+        )
         record["neurons"], record["out_rows"], record["stride"] = self.offsets[index], target.height, target.stride
         record["slot"], record["ring"] = (BLOCK + 1) * target.stride, runs.open_rows
         record["delay"] = layer.delay
@@ -110,7 +115,9 @@ class Tables:
         )
         record["column_ends"] = self._table(np.cumsum([0, *(len(column) for column in runs.columns)]))
         rows = [
-            (tap * weight.shape[2], output % record["ring"] * record["slot"]) for row in runs.rows for tap, output in row
+            (tap * weight.shape[2], output % record["ring"] * record["slot"])
+            for row in runs.rows
+            for tap, output in row
         ]
         record["row_runs"] = self._table(rows)
         record["row_ends"] = self._table(np.cumsum([0, *(len(row) for row in runs.rows)]))
@@ -167,7 +174,9 @@ class Tables:
     def fits(self) -> bool:
         """Tell whether masks and 32-bit states hold every neuron of the network."""
         layers = self.network.layers
-        kinds = isinstance(layers[0].neuron, Lif) and all(isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers)
+        kinds = isinstance(layers[0].neuron, Lif) and all(
+            isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers
+        )
         bounds = [sum_bounds(layer.synapse) for layer in layers[1:] if layer.synapse is not None]
         biases = [int(np.abs(layer.bias).max()) for layer in layers if layer.bias is not None]
         return (
@@ -175,6 +184,7 @@ class Tables:
             and max(max(-lowest, highest) for lowest, highest in bounds) <= SUM_LIMIT
             and max(biases, default=0) <= BIAS_LIMIT
         )
+
 
 def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)

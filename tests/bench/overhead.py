@@ -67,9 +67,9 @@ def _serve_counting(folder: Path) -> None:
         total = np.frombuffer(mmap.mmap(file.fileno(), 8), np.int64)
     run = CpuProgram.__call__
 
-    def counted(self: CpuProgram, images: Any, steps: int) -> Any:
+    def counted(self: CpuProgram, images: Any, steps: int, margin: int = 0) -> Any:
         started = time.thread_time_ns()
-        inference = run(self, images, steps)
+        inference = run(self, images, steps, margin)
         total[0] += time.thread_time_ns() - started
         return inference
 

@@ -190,6 +190,16 @@ def test_torn_last_line(tmp_path: Path, clock: ManualClock, point: Point) -> Non
     assert _rows(tmp_path / "copy") == {1: ("ok", 5)}
 
 
+@pytest.mark.parametrize("line", ["0", "[]", "{}", '["finished"]', "\0" * 200, "null"])
+def test_damaged_line(tmp_path: Path, clock: ManualClock, line: str) -> None:
+    """A line that is no record is counted as a gap and keeps no daemon from starting."""
+    _open(tmp_path, clock).close()
+    (tmp_path / "tail" / "00000001-00000009.jsonl").write_text(f"{line}\n")
+    revived = _open(tmp_path, clock)
+    assert revived.gaps == 1
+    revived.close()
+
+
 def test_duplicated_tail(tmp_path: Path, clock: ManualClock, point: Point) -> None:
     """A tail that is replayed after younger ones changes nothing: what is finished stays finished."""
     opened = _open(tmp_path, clock)
@@ -404,7 +414,7 @@ def test_tail_that_does_not_fit(tmp_path: Path, clock: ManualClock) -> None:
     """A tail with a record of another shape keeps the daemon from starting with a reason, and stays."""
     _open(tmp_path, clock).close()
     strange = tmp_path / "tail" / "00000001-00000009.jsonl"
-    strange.write_text('["finished",1]\n')
+    strange.write_text('["finished",1,2,3,4,5,6]\n')
     with pytest.raises(JournalError, match=r"journal\.db: "):
         _open(tmp_path, clock)
     assert strange.exists()

@@ -25,7 +25,7 @@ demo: $(DEMO_READY)
 	$(BIN)/jouled demo
 
 test: $(TEST_READY)
-	$(BIN)/pytest --cov $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS) --cov
 
 check: $(TEST_READY)
 	$(BIN)/ruff format --check

@@ -166,7 +166,7 @@ def test_wrong_names(tmp_path: Path, place: str) -> None:
         ({"operating_points": [{"accuracy": 1.1}]}, "Expected `float` <= 1.0"),
         ({"operating_points": [{"accuracy": 0.9, "steps": 0}]}, "Expected `int` >= 1"),
         ({"operating_points": [{"accuracy": 0.9, "steps": 1025}]}, "Expected `int` <= 1024"),
-        ({"operating_points": [{"accuracy": 0.9, "steps": 4}] * 2}, "steps [4, 4] are not distinct"),
+        ({"operating_points": [{"accuracy": 0.9, "steps": 4}] * 2}, "[(4, 0), (4, 0)] are not distinct"),
         ({"operating_points": [{"accuracy": 0.9, "active_updates": -1}]}, "Expected `float` >= 0.0"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "'../../etc/passwd' is not a plain file name"),
         ({"files": {".hidden": "0" * 64}}, "'.hidden' is not a plain file name"),
@@ -190,7 +190,7 @@ def test_dense_has_one_point(tmp_path: Path) -> None:
     folder = tmp_path / "digits" / "1" / "dnn"
     shutil.copytree(SHIPPED / "dnn", folder)
     _rewrite(folder, operating_points=[{"accuracy": 0.9, "steps": 4}])
-    assert _refusal(folder) == "manifest.json: operating points with steps [4] are not distinct for dnn"
+    assert _refusal(folder) == "manifest.json: operating points with (steps, margin) [(4, 0)] are not distinct for dnn"
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"format": 1e999}'])

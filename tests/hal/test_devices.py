@@ -56,8 +56,9 @@ def images() -> NDArray[np.uint8]:
     return noise
 
 
-def _steps(resident: Artifact) -> list[int]:
-    return [point.steps for point in resident.manifest.operating_points]
+def _ways(resident: Artifact) -> list[tuple[int, int]]:
+    """List steps and margin of every operating point."""
+    return [(point.steps, point.margin) for point in resident.manifest.operating_points]
 
 
 def test_says_what_it_is(device: Device) -> None:
@@ -72,12 +73,13 @@ def test_says_what_it_is(device: Device) -> None:
 
 def test_answer(program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:
     """An answer has a score for each image and label, and joules, seconds and uncertainty above nothing."""
-    for steps in _steps(resident):
-        inference = program(images, steps)
+    for steps, margin in _ways(resident):
+        inference = program(images, steps, margin)
         assert inference.scores.shape == (len(images), len(resident.manifest.labels))
         assert inference.scores.dtype == np.float32
         assert np.isfinite(inference.scores).all()
-        assert inference.steps == steps
+        assert 1 <= inference.steps <= steps
+        assert margin or inference.steps == steps
         assert inference.seconds > 0
         assert 0 < inference.uncertainty_joules < inference.dynamic_joules
         assert inference.simulation_seconds >= 0
@@ -85,21 +87,21 @@ def test_answer(program: Program, resident: Artifact, images: NDArray[np.uint8])
 
 def test_bounds_hold(device: Device, program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:
     """The cost told before a run is positive, below its bound, and no image exceeds the bound."""
-    for steps in _steps(resident):
-        cost = program.cost(steps)
+    for steps, margin in _ways(resident):
+        cost = program.cost(steps, margin)
         assert 0 < cost.dynamic_joules <= cost.upper_joules < math.inf
         assert cost.seconds > 0
         for image in images:
-            inference = program(image[np.newaxis], steps)
+            inference = program(image[np.newaxis], steps, margin)
             if device.driver != "cpu" or inference.seconds <= TIME_LIMIT_SECONDS:
                 assert inference.dynamic_joules <= cost.upper_joules * (1 + 1e-12)
 
 
 def test_batch_equals_singles(device: Device, program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:
     """A batch gives the scores of its images, and on a simulator the sum of their joules and seconds."""
-    steps = _steps(resident)[-1]
-    batch = program(images, steps)
-    singles = [program(image[np.newaxis], steps) for image in images]
+    steps, margin = _ways(resident)[-1]
+    batch = program(images, steps, margin)
+    singles = [program(image[np.newaxis], steps, margin) for image in images]
     scores = np.concatenate([single.scores for single in singles])
     if device.kind is Kind.SNN:
         assert np.array_equal(batch.scores, scores)
@@ -112,14 +114,14 @@ def test_batch_equals_singles(device: Device, program: Program, resident: Artifa
 
 def test_repeats(program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:
     """The same images give the same scores; their input is left as it was."""
-    before, steps = images.copy(), _steps(resident)[0]
+    before, (steps, _) = images.copy(), _ways(resident)[0]
     assert np.array_equal(program(images, steps).scores, program(images, steps).scores)
     assert np.array_equal(images, before)
 
 
 def test_earlier_scores_stay(program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:
     """The scores of one run are not overwritten by the next one's."""
-    steps = _steps(resident)[0]
+    steps, _ = _ways(resident)[0]
     first = program(images, steps)
     kept = first.scores.copy()
     program(images[::-1].copy(), steps)
@@ -137,7 +139,7 @@ def test_life(driver: str) -> None:
     opened.unload(resident)
     assert 0 <= idle <= loaded
     assert opened.static_watts() == idle
-    assert opened.load(resident).cost(_steps(resident)[0]).seconds > 0
+    assert opened.load(resident).cost(*_ways(resident)[0]).seconds > 0
     opened.close()
     opened.close()
     assert opened.static_watts() == idle

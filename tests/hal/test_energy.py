@@ -83,7 +83,7 @@ def test_time(layers: list[tuple[Events, int]], steps: int, images: int) -> None
     """Time is that of the barriers and of the busiest core: no less than any layer's share, no more than all work."""
     events, cores = [each for each, _ in layers], [count for _, count in layers]
     barriers = images * (steps + len(layers) - 1) * loihi.barrier_seconds(sum(cores))
-    work = loihi.seconds(events, cores, steps, images) - barriers
+    work = loihi.seconds(events, cores, steps * images, images) - barriers
     shares = [loihi.work_seconds(each) / count for each, count in layers]
     assert max(shares) * (1 - 1e-9) - 1e-12 <= work <= loihi.work_seconds(loihi.sum_events(events)) * (1 + 1e-9) + 1e-12
 

@@ -70,8 +70,8 @@ def make_point(**changes: Any) -> Point:
     """Make an operating point, `changes` apart always the same."""
     given: dict[str, Any] = {
         "model": "toy", "version": "1", "variant": "snn", "kind": Kind.SNN, "digest": "d" * 64, "device": "chip",
-        "simulated": True, "provenance": "simulated", "boundary": "accelerator", "steps": 4, "accuracy": 0.9,
-        "dynamic_nanojoules": 100, "upper_nanojoules": 200, "seconds": 0.001, "program": Bench(),
+        "simulated": True, "provenance": "simulated", "boundary": "accelerator", "steps": 4, "margin": 0,
+        "accuracy": 0.9, "dynamic_nanojoules": 100, "upper_nanojoules": 200, "seconds": 0.001, "program": Bench(),
         "service_seconds": 0.001,
     }  # fmt: skip
     return Point(**{**given, **changes})

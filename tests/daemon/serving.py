@@ -256,3 +256,8 @@ def refuses_to_start(config: str, place: Places, *, prefix: Sequence[str] = ()) 
     said = [line for line in ended.stderr.splitlines() if "level=" not in line and not GRPC_LOG.match(line)]
     assert (ended.returncode, ended.stdout, len(said)) == (1, "", 1), ended.stderr
     return said[0]
+
+
+def may_take(point: pb.PointState, steps: int) -> bool:
+    """Tell whether an image may take so many steps at an operating point, which may let it end early."""
+    return steps == point.steps or (point.margin > 0 and 1 <= steps < point.steps)

@@ -13,7 +13,7 @@ from PIL import Image
 from hal import artifact
 from protos import jouled_pb2 as pb
 from protos.jouled_pb2_grpc import ClassifierStub
-from tests.daemon.serving import CALL_SECONDS, Daemon, best, cheapest, digit_request
+from tests.daemon.serving import CALL_SECONDS, Daemon, best, cheapest, digit_request, may_take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,8 @@ def test_tensor_gets_an_answer_with_all_its_labels(daemon: Daemon, repository: P
     assert [(label.name, label.index) for label in reply.labels] == [("0", 0)]
     assert (reply.model, reply.version, reply.variant) == ("digits", "1", point.variant)
     assert (reply.device, reply.simulated) == (point.device, point.device != "cpu")
-    assert (reply.steps, reply.policy) == (point.steps, "roomy")
+    assert may_take(point, reply.steps)
+    assert reply.policy == "roomy"
     assert reply.artifact_digest == artifact.read(repository / "digits" / "1" / point.variant).digest
     energy = reply.energy
     assert min(energy.dynamic_nanojoules, energy.static_nanojoules, energy.uncertainty_nanojoules) > 0
@@ -134,7 +135,8 @@ def test_allowed_energy_rules_costlier_points_out(daemon: Daemon, image: NDArray
     allowed = best(points).dynamic_joules * 0.999
     expected = best(points, at_most_joules=allowed)
     reply = daemon.classify(image, max_energy_joules=allowed)
-    assert (reply.device, reply.steps) == (expected.device, expected.steps)
+    assert reply.device == expected.device
+    assert may_take(expected, reply.steps)
 
 
 def test_needed_accuracy_rules_cheaper_points_out(saving: Daemon, image: NDArray[np.uint8]) -> None:
@@ -143,7 +145,8 @@ def test_needed_accuracy_rules_cheaper_points_out(saving: Daemon, image: NDArray
     for accuracy in (0.0, cheapest(points).accuracy + 1e-6, best(points).accuracy):
         expected = cheapest(points, at_least=accuracy)
         reply = saving.classify(image, min_accuracy=accuracy)
-        assert (reply.device, reply.steps) == (expected.device, expected.steps)
+        assert reply.device == expected.device
+    assert may_take(expected, reply.steps)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.daemon.serving import (
     cheapest,
     configuration,
     digit_request,
+    may_take,
     running,
     stick_joules,
 )
@@ -121,7 +122,8 @@ def test_policy_chooses(
     point = prefers(switched.points())
     for _ in range(5):
         reply = switched.classify(image)
-        assert (reply.policy, reply.device, reply.steps) == (policy, point.device, point.steps)
+        assert (reply.policy, reply.device) == (policy, point.device)
+        assert may_take(point, reply.steps)
 
 
 def test_policy_pins_a_kind(switched: Daemon, image: NDArray[np.uint8]) -> None:
@@ -161,13 +163,16 @@ def test_balanced_spends_less_as_the_window_fills(start_daemon: StartDaemon, ima
     """With room the most accurate point is worth its price, with hardly any room the cheapest one is taken."""
     daemon = start_daemon(configuration(POLICIES, start="balanced-tight"))
     with_room, without = best(daemon.points()), cheapest(daemon.points())
-    assert (daemon.classify(image).device, daemon.classify(image).steps) == (with_room.device, with_room.steps)
+    first = daemon.classify(image)
+    assert first.device == with_room.device
+    assert may_take(with_room, first.steps)
     daemon.set_policy("pin-stick")
     for _ in range(29):
         assert daemon.classify(image).device == "ncs2-sim"
     daemon.set_policy("balanced-tight")
     reply = daemon.classify(image)
-    assert (reply.device, reply.steps) == (without.device, without.steps)
+    assert reply.device == without.device
+    assert may_take(without, reply.steps)
 
 
 def test_zero_budget_refuses_everything(switched: Daemon, image: NDArray[np.uint8]) -> None:

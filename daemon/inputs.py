@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG")
+# gRPC rounds deadlines up to milliseconds: what arrives with one left has asked for less.
+DEADLINE_RESOLUTION_SECONDS = 0.001
 # Smaller images decode faster than a thread is reached.
 INLINE_BYTES = 8192
 
@@ -34,6 +36,8 @@ def check_constraints(
     if not 0 <= accuracy <= 1:
         raise InvalidRequest("min_accuracy", f"{accuracy} is outside 0 to 1")
     seconds = server.default_deadline_seconds if remaining_seconds is None else min(remaining_seconds, 3600.0)
+    if seconds <= DEADLINE_RESOLUTION_SECONDS:
+        seconds = 0.0
     nanojoules = None if max_joules is None else round(max_joules * NANO)
     return Constraints(now + int(seconds * NANO), images, nanojoules, accuracy)
 

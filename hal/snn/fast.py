@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Integers = NDArray[np.int64]
 
+
 @dataclass(frozen=True)
 class Run:
     """The result of N images: as `reference.Run`, and the `steps` (N,) that each image took."""

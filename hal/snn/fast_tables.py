@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from hal.snn.fast_layout import BLOCK, Rows, Runs, as_conv, place, sum_bounds, trace_runs
-from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Accumulator, Dense, Lif
+from hal.snn.network import (
+    BIAS_LIMIT,
+    DECAY_UNITY,
+    STATE_LIMIT,
+    SYNAPSE_SHIFT,
+    THRESHOLD_SHIFT,
+    Accumulator,
+    Dense,
+    Lif,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hal.snn.network import Encoder, Layer, Network, Synapse
+    from hal.snn.network import Layer, Network, Synapse
 
     Integers = NDArray[np.int64]
 
 # Sums up to here keep a current within one fold of 24 bits and every state within 32 bits.
-SUM_LIMIT = 1 << 18
+SUM_LIMIT = (1 << 17) - 1
+# What `plain` neurons may reach as a product, with room for its rounding.
+PRODUCT_LIMIT = (1 << 31) - (1 << 12)
 
 
 LAYER = np.dtype(
@@ -31,15 +43,14 @@ LAYER = np.dtype(
             "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
             # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
             "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
-            "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
+            "current_kept", "voltage_kept", "voltage_shift",
         )
     ]
 )  # fmt: skip
-FIRING, SUMMING = 0, 1
+# How the neurons of a layer are advanced; see `hal.snn.fast_fire`.
+PLAIN, LEAKY, GENERAL, SUMMING = range(4)
 # How many events a list of the kernels holds before it is applied.
 LISTED = 8192
-
-
 
 
 class Tables:
@@ -53,7 +64,9 @@ class Tables:
         self.weights: list[NDArray[np.int16]] = []
         self.all_on: list[NDArray[np.int16]] = []
         self.biases: list[NDArray[np.int32]] = []
-        self.sizes = {name: 0 for name in ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active")}
+        self.sizes = dict.fromkeys(
+            ("tables", "weights", "all_on", "state", "totals", "masks", "pending", "arriving", "active"), 0
+        )
         self.ring = [0, 0]
         self.records = np.zeros(len(network.layers) - 1, LAYER)
         for places in self.places:
@@ -78,7 +91,11 @@ class Tables:
         assert layer.synapse is not None
         runs = trace_runs(as_conv(layer.synapse, before.shape, source), source, target)
         record["source"], record["source_stride"] = self.offsets[index - 1], source.stride
-        record["height"], record["row"], record["channels"] = source.height, source.width * source.channels, source.channels
+        record["height"], record["row"], record["channels"] = (
+            source.height,
+            source.width * source.channels,
+            source.channels,
+        )
         record["neurons"], record["out_rows"], record["stride"] = self.offsets[index], target.height, target.stride
         record["slot"], record["ring"] = (BLOCK + 1) * target.stride, runs.open_rows
         record["delay"] = layer.delay
@@ -91,7 +108,7 @@ class Tables:
     def _fill_synapses(self, record: Any, runs: Runs, source: Rows, synapse: Synapse, *, first: bool) -> None:
         lowest, highest = sum_bounds(synapse)
         halved = not (runs.weight & 1).any()
-        record["wide"] = not (-(1 << 15) <= lowest >> halved and highest >> halved < 1 << 15)
+        record["wide"] = not (lowest >> halved >= -(1 << 15) and highest >> halved < 1 << 15)
         record["shift"] = halved and not record["wide"]
         self.ring[record["wide"]] = max(self.ring[record["wide"]], int(record["ring"] * record["slot"]))
         weight = runs.weight >> record["shift"]
@@ -110,7 +127,9 @@ class Tables:
         )
         record["column_ends"] = self._table(np.cumsum([0, *(len(column) for column in runs.columns)]))
         rows = [
-            (tap * weight.shape[2], output % record["ring"] * record["slot"]) for row in runs.rows for tap, output in row
+            (tap * weight.shape[2], output % record["ring"] * record["slot"])
+            for row in runs.rows
+            for tap, output in row
         ]
         record["row_runs"] = self._table(rows)
         record["row_ends"] = self._table(np.cumsum([0, *(len(row) for row in runs.rows)]))
@@ -142,19 +161,22 @@ class Tables:
         # Keeps the padding silent whatever the initial voltage.
         bias[padding] = -max(neuron.initial_voltage, 0)
         self.biases.append(bias.astype(np.int32))
-        record["kind"] = FIRING
         record["threshold"] = neuron.threshold << THRESHOLD_SHIFT
         record["soft"] = neuron.reset == "subtract"
         record["initial"] = neuron.initial_voltage
-        record["current_memory"] = neuron.current_decay != DECAY_UNITY
         record["current_kept"] = DECAY_UNITY - neuron.current_decay
+        record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
+        record["kind"] = GENERAL if record["current_kept"] else LEAKY
         kept, shift = DECAY_UNITY - neuron.voltage_decay, 12
         while kept % 2 == 0 and shift:
             kept, shift = kept // 2, shift - 1
-        record["voltage_kept"], record["voltage_shift"] = kept, shift
-        record["voltage_split"] = kept * (STATE_LIMIT + 1) + (1 << shift) > np.iinfo(np.int32).max
-        if record["voltage_split"]:
-            record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
+        deepest = _voltage_bound(neuron, layer.synapse, int(np.abs(bias).max()))
+        if (
+            record["kind"] == LEAKY
+            and not record["soft"]
+            and deepest <= min(STATE_LIMIT, PRODUCT_LIMIT // max(kept, 1))
+        ):
+            record["kind"], record["voltage_kept"], record["voltage_shift"] = PLAIN, kept, shift
 
     def joined_tables(self) -> NDArray[np.uint32]:
         """Give the tables of all layers."""
@@ -167,7 +189,9 @@ class Tables:
     def fits(self) -> bool:
         """Tell whether masks and 32-bit states hold every neuron of the network."""
         layers = self.network.layers
-        kinds = isinstance(layers[0].neuron, Lif) and all(isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers)
+        kinds = isinstance(layers[0].neuron, Lif) and all(
+            isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers
+        )
         bounds = [sum_bounds(layer.synapse) for layer in layers[1:] if layer.synapse is not None]
         biases = [int(np.abs(layer.bias).max()) for layer in layers if layer.bias is not None]
         return (
@@ -175,6 +199,19 @@ class Tables:
             and max(max(-lowest, highest) for lowest, highest in bounds) <= SUM_LIMIT
             and max(biases, default=0) <= BIAS_LIMIT
         )
+
+
+def _voltage_bound(neuron: Lif, synapse: Optional[Synapse], bias: int) -> float:
+    """Bound the magnitude of the voltage of a neuron whose current lasts one step and that resets to zero."""
+    assert synapse is not None
+    lowest, highest = sum_bounds(synapse)
+    each_step = (max(-lowest, highest) << SYNAPSE_SHIFT) + bias
+    start = abs(neuron.initial_voltage)
+    above = (neuron.threshold << THRESHOLD_SHIFT) + start + each_step
+    if not neuron.voltage_decay:
+        return math.inf
+    return max(above, start + each_step * DECAY_UNITY / neuron.voltage_decay)
+
 
 def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)

@@ -5,11 +5,12 @@ It goes step by step in 64 bits, over the same tables of runs as `hal.snn.fast_k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
 from numba import njit
 
+from hal.snn.fast_fire import COMPILE
 from hal.snn.fast_kernels import settled
 from hal.snn.network import (
     DECAY_UNITY,
@@ -63,22 +64,22 @@ class Arrays(NamedTuple):
     score_positions: Integers
 
 
-@njit(nogil=True, error_model="numpy")
-def _decay(state, kept):
+@njit(**COMPILE)
+def _decay(state: int, kept: int) -> int:
     """Keep `kept` / 4096 of a state, rounding its magnitude down."""
     magnitude = (abs(state) * kept) >> 12
     return magnitude if state >= 0 else -magnitude
 
 
-@njit(nogil=True, error_model="numpy")
-def _wrap(number, bits):
+@njit(**COMPILE)
+def _wrap(number: int, bits: int) -> int:
     """Keep the low bits as a signed number."""
     half = 1 << (bits - 1)
     return ((number + half) & (2 * half - 1)) - half
 
 
-@njit(nogil=True, error_model="numpy")
-def _step(neuron, arrays, at, arriving, bias):
+@njit(**COMPILE)
+def _step(neuron: Any, arrays: Arrays, at: int, arriving: Any, bias: Any) -> None:
     """Advance one neuron; the numbers are those of `hal.snn.reference`."""
     u, v = arrays.u[at], arrays.v[at]
     spike = np.int64(0)
@@ -112,8 +113,8 @@ def _step(neuron, arrays, at, arriving, bias):
     arrays.u[at], arrays.v[at], arrays.spikes[at] = u, v, spike
 
 
-@njit(nogil=True, error_model="numpy")
-def _spread(layer, arrays, values, first, y):
+@njit(**COMPILE)
+def _spread(layer: Any, arrays: Arrays, values: int, first: int, y: int) -> None:
     """Add the synapses of the spikes in input row `y`, as `fast_kernels.spread` does."""
     tables = arrays.tables
     for n in range(layer.row):
@@ -133,8 +134,8 @@ def _spread(layer, arrays, values, first, y):
                     arrays.sums[target + i] += value * arrays.weights[source + i]
 
 
-@njit(nogil=True, error_model="numpy")
-def _advance(layer, neuron, arrays, step):
+@njit(**COMPILE)
+def _advance(layer: Any, neuron: Any, arrays: Arrays, step: int) -> None:
     """Evaluate a layer for one step."""
     values, first = arrays.spikes, layer.source
     size = layer.height * layer.source_stride
@@ -158,8 +159,8 @@ def _advance(layer, neuron, arrays, step):
         arrays.history[first : first + size] = arrays.spikes[layer.source : layer.source + size]
 
 
-@njit(nogil=True, error_model="numpy")
-def _count(layer, arrays, events):
+@njit(**COMPILE)
+def _count(layer: Any, arrays: Arrays, events: Any) -> None:
     """Count the spikes that go to `layer`, and the synapses they pass."""
     for y in range(layer.height):
         rows = np.int64(arrays.tables[layer.row_ends + y + 1]) - np.int64(arrays.tables[layer.row_ends + y])
@@ -169,8 +170,8 @@ def _count(layer, arrays, events):
                 events[1] += rows * np.int64(arrays.tables[layer.fans + n])
 
 
-@njit(nogil=True, error_model="numpy")
-def _start(arrays):
+@njit(**COMPILE)
+def _start(arrays: Arrays) -> None:
     """Bring all neurons to their initial state."""
     arrays.u[:] = 0
     arrays.activation[:] = 0
@@ -180,8 +181,8 @@ def _start(arrays):
         arrays.v[neuron.at : neuron.at + neuron.size] = neuron.initial if neuron.kind == LIF else 0
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def run(arrays, exponent, bias, start, stop, margin, result):
+@njit(**COMPILE, cache=True)
+def run(arrays: Arrays, exponent: int, bias: Any, start: int, stop: int, margin: int, result: Result) -> bool:
     """Do what `fast_kernels.run` does; `exponent` is that of the input's biases."""
     layers, neurons = arrays.layers, arrays.neurons
     last = neurons[neurons.size - 1]
@@ -203,7 +204,7 @@ def run(arrays, exponent, bias, start, stop, margin, result):
                 _count(layers[index], arrays, result.events[index])
             for i in range(scores.size):
                 at = last.at + arrays.score_positions[i]
-                if last.kind == ACCUMULATOR or last.kind == SIGMA:
+                if last.kind in (ACCUMULATOR, SIGMA):
                     scores[i] = arrays.u[at]
                 else:
                     scores[i] += arrays.spikes[at]

@@ -1,66 +1,27 @@
-"""The compiled loops of the fast engine over images, blocks of steps and layers: spikes as 16-bit masks of steps."""
+"""The compiled loops of the fast engine over images, blocks of steps and layers.
+
+Spikes are one 16-bit mask of time steps per neuron.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, uint64
 
+from hal.snn.fast_fire import COMPILE, fire_general, fire_input, fire_leaky, fire_plain, look_up, sum_up
 from hal.snn.fast_lanes import ones
-from hal.snn.fast_neurons import fire_input, fire_memory, fire_memory_split, fire_plain, fire_split, look_up, sum_up
-from hal.snn.fast_synapses import spread, spread_dense
-from hal.snn.fast_tables import FIRING, SUMMING
+from hal.snn.fast_spread import spread, spread_dense
+from hal.snn.fast_tables import GENERAL, LEAKY, SUMMING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from hal.snn.fast_layout import Result
+    from hal.snn.fast_masks import Arrays
 
 
-class Arrays(NamedTuple):
-    """All that the kernels read and write."""
-
-    layers: NDArray[np.void]
-    tables: NDArray[np.uint32]
-    weights: NDArray[np.int16]
-    set_bits: NDArray[np.uint32]
-    targets: NDArray[np.uint32]
-    starts: NDArray[np.uint32]
-    listed: NDArray[np.uint64]
-    straight_starts: NDArray[np.uint32]
-    straight_masks: NDArray[np.uint32]
-    turned_starts: NDArray[np.uint32]
-    turned_masks: NDArray[np.uint32]
-    all_on: NDArray[np.int16]
-    sums: NDArray[np.int16]
-    wide_sums: NDArray[np.int32]
-    masks: NDArray[np.uint16]
-    arriving: NDArray[np.uint16]
-    pending: NDArray[np.uint64]
-    u: NDArray[np.int32]
-    v: NDArray[np.int32]
-    bias: NDArray[np.int32]
-    totals: NDArray[np.int64]
-    series: NDArray[np.int64]
-    input_positions: NDArray[np.int64]
-    input_bias: NDArray[np.int64]
-    input_v: NDArray[np.int64]
-    trains: NDArray[np.int32]
-    score_positions: NDArray[np.int64]
-
-
-class Input(NamedTuple):
-    """The neurons of the input layer; `lowest` is the bias of the first column of the trains."""
-
-    threshold: int
-    soft: bool
-    initial: int
-    voltage_kept: int
-    exponent: int
-    lowest: int
-
-
-@njit(nogil=True, error_model="numpy")
-def delay_spikes(layer, masks, pending, arriving, steps, fresh):
+@njit(**COMPILE)
+def delay_spikes(layer: Any, masks: Any, pending: Any, arriving: Any, steps: int, fresh: bool) -> None:
     """Hand on what arrives in this block, and keep the spikes that arrive later."""
     for i in range(layer.height * layer.source_stride):
         queue = uint64(0) if fresh else pending[layer.pending + i]
@@ -69,8 +30,8 @@ def delay_spikes(layer, masks, pending, arriving, steps, fresh):
         pending[layer.pending + i] = queue >> uint64(steps)
 
 
-@njit(nogil=True, error_model="numpy")
-def advance(layer, arrays, sums, steps, fresh, inverted):
+@njit(**COMPILE)
+def advance(layer: Any, arrays: Arrays, sums: Any, steps: int, fresh: bool, inverted: bool) -> None:
     """Evaluate a layer for a block of steps, row by row: a row of neurons fires once its last input row is spread."""
     masks, first = arrays.masks, layer.source
     if layer.delay:
@@ -93,25 +54,21 @@ def advance(layer, arrays, sums, steps, fresh, inverted):
             closed += 1
 
 
-@njit(nogil=True, error_model="numpy")
-def finish(layer, arrays, sums, slot, row, steps, fresh):
+@njit(**COMPILE)
+def finish(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
     """Advance the neurons of a row whose sums are complete, and clear the sums."""
-    u, v, bias, masks = arrays.u, arrays.v, arrays.bias, arrays.masks
     if layer.kind == SUMMING:
-        sum_up(layer, sums, slot, row, arrays.totals, bias, arrays.series, steps, fresh)
-    elif layer.current_memory:
-        if layer.voltage_split:
-            fire_memory_split(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
-        else:
-            fire_memory(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
-    elif layer.voltage_split:
-        fire_split(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+        sum_up(layer, arrays, sums, slot, row, steps, fresh)
+    elif layer.wide or layer.kind == GENERAL:
+        fire_general(layer, arrays, sums, slot, row, steps, fresh)
+    elif layer.kind == LEAKY:
+        fire_leaky(layer, arrays, sums, slot, row, steps, fresh)
     else:
-        fire_plain(layer, sums, slot, row, u, v, bias, masks, steps, fresh)
+        fire_plain(layer, arrays, sums, slot, row, steps, fresh)
 
 
-@njit(nogil=True, error_model="numpy")
-def count(layer, tables, masks, kept, events):
+@njit(**COMPILE)
+def count(layer: Any, tables: Any, masks: Any, kept: int, events: Any) -> None:
     """Count the spikes within the steps `kept` and the synapses they pass on their way to `layer`."""
     spikes = operations = uint64(0)
     for y in range(layer.height):
@@ -126,8 +83,8 @@ def count(layer, tables, masks, kept, events):
     events[1] += operations
 
 
-@njit(nogil=True, error_model="numpy")
-def settled(scores, margin):
+@njit(**COMPILE)
+def settled(scores: Any, margin: int) -> bool:
     """Tell whether the best score leads the second best by `margin`."""
     best = second = np.int64(-(1 << 62))
     for score in scores:
@@ -138,8 +95,8 @@ def settled(scores, margin):
     return best - second >= margin and scores.size > 1
 
 
-@njit(nogil=True, error_model="numpy")
-def score(last, arrays, scores, steps, margin):
+@njit(**COMPILE)
+def score(last: Any, arrays: Arrays, scores: Any, steps: int, margin: int) -> tuple[int, bool]:
     """Bring the scores up to date step by step; give the steps until the margin is reached, or all of them."""
     for step in range(steps):
         for i in range(scores.size):
@@ -153,8 +110,10 @@ def score(last, arrays, scores, steps, margin):
     return steps, False
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def run(arrays, neuron, bias, start, stop, block, margin, direct, result):
+@njit(**COMPILE, cache=True)
+def run(
+    arrays: Arrays, neuron: Any, bias: Any, start: int, stop: int, block: int, margin: int, direct: bool, result: Result
+) -> bool:
     """Run images (rows of `bias`) one after the other from step `start`, where the state is kept from, to `stop`.
 
     Tell whether the last image ended because of the margin. With `direct` no trains are used: the biases may change.
@@ -191,7 +150,7 @@ def run(arrays, neuron, bias, start, stop, block, margin, direct, result):
             kept = np.uint16((1 << steps) - 1)
             for index in range(layers.size):
                 count(layers[index], arrays.tables, arrays.masks, kept, result.events[index])
-            if last.kind == FIRING:
+            if last.kind != SUMMING:
                 for i in range(arrays.score_positions.size):
                     fired = arrays.masks[last.neurons + arrays.score_positions[i]] & kept
                     result.events[layers.size, 0] += np.int64(ones(uint64(fired)))

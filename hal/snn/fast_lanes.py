@@ -163,6 +163,22 @@ for _symbol, _instruction in (
 
 
 @intrinsic
+def _inverted(typing_context: Any, lanes: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.not_(arguments[0])
+
+    return lanes(lanes), generate
+
+
+@overload(operator.invert)
+def _invert(lanes: Any) -> Any:
+    def compiled(lanes: Any) -> Any:
+        return _inverted(lanes)
+
+    return compiled if isinstance(lanes, LanesType) else None
+
+
+@intrinsic
 def differing(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Give a word whose bit i tells whether element `index + i` of 64 differs from `value`."""
     lanes = LanesType(array.dtype.bitwidth, 64)

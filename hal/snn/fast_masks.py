@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
-from hal.snn.fast_kernels import Arrays, Input, run
+from hal.snn.fast_fire import draw_trains
+from hal.snn.fast_kernels import run
 from hal.snn.fast_layout import BLOCK, Result
-from hal.snn.fast_neurons import draw_trains
 from hal.snn.fast_tables import LISTED, SUMMING, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
@@ -29,6 +29,49 @@ MARGIN_BLOCK = 4
 MASK_READ = 64
 # They write this many events at once.
 LIST_WRITE = 8
+
+
+class Arrays(NamedTuple):
+    """All that the kernels read and write."""
+
+    layers: NDArray[np.void]
+    tables: NDArray[np.uint32]
+    weights: NDArray[np.int16]
+    set_bits: NDArray[np.uint32]
+    targets: NDArray[np.uint32]
+    starts: NDArray[np.uint32]
+    listed: NDArray[np.uint64]
+    straight_starts: NDArray[np.uint32]
+    straight_masks: NDArray[np.uint32]
+    turned_starts: NDArray[np.uint32]
+    turned_masks: NDArray[np.uint32]
+    all_on: NDArray[np.int16]
+    sums: NDArray[np.int16]
+    wide_sums: NDArray[np.int32]
+    masks: NDArray[np.uint16]
+    arriving: NDArray[np.uint16]
+    pending: NDArray[np.uint64]
+    u: NDArray[np.int32]
+    v: NDArray[np.int32]
+    bias: NDArray[np.int32]
+    totals: NDArray[np.int64]
+    series: NDArray[np.int64]
+    input_positions: NDArray[np.int64]
+    input_bias: NDArray[np.int64]
+    input_v: NDArray[np.int64]
+    trains: NDArray[np.int32]
+    score_positions: NDArray[np.int64]
+
+
+class Input(NamedTuple):
+    """The neurons of the input layer; `lowest` is the bias of the first column of the trains."""
+
+    threshold: int
+    soft: bool
+    initial: int
+    voltage_kept: int
+    exponent: int
+    lowest: int
 
 
 class MaskState:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from hal.snn.fast_layout import BLOCK, Rows, Runs, as_conv, place, sum_bounds, trace_runs
-from hal.snn.network import BIAS_LIMIT, DECAY_UNITY, STATE_LIMIT, THRESHOLD_SHIFT, Accumulator, Dense, Lif
+from hal.snn.network import (
+    BIAS_LIMIT,
+    DECAY_UNITY,
+    STATE_LIMIT,
+    SYNAPSE_SHIFT,
+    THRESHOLD_SHIFT,
+    Accumulator,
+    Dense,
+    Lif,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +27,9 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 # Sums up to here keep a current within one fold of 24 bits and every state within 32 bits.
-SUM_LIMIT = 1 << 18
+SUM_LIMIT = (1 << 17) - 1
+# What `plain` neurons may reach as a product, with room for its rounding.
+PRODUCT_LIMIT = (1 << 31) - (1 << 12)
 
 
 LAYER = np.dtype(
@@ -31,11 +43,12 @@ LAYER = np.dtype(
             "most_listed", "row_runs", "row_ends", "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
             # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
             "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
-            "current_memory", "current_kept", "voltage_split", "voltage_kept", "voltage_shift",
+            "current_kept", "voltage_kept", "voltage_shift",
         )
     ]
 )  # fmt: skip
-FIRING, SUMMING = 0, 1
+# How the neurons of a layer are advanced; see `hal.snn.fast_fire`.
+PLAIN, LEAKY, GENERAL, SUMMING = range(4)
 # How many events a list of the kernels holds before it is applied.
 LISTED = 8192
 
@@ -149,19 +162,22 @@ class Tables:
         # Keeps the padding silent whatever the initial voltage.
         bias[padding] = -max(neuron.initial_voltage, 0)
         self.biases.append(bias.astype(np.int32))
-        record["kind"] = FIRING
         record["threshold"] = neuron.threshold << THRESHOLD_SHIFT
         record["soft"] = neuron.reset == "subtract"
         record["initial"] = neuron.initial_voltage
-        record["current_memory"] = neuron.current_decay != DECAY_UNITY
         record["current_kept"] = DECAY_UNITY - neuron.current_decay
+        record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
+        record["kind"] = GENERAL if record["current_kept"] else LEAKY
         kept, shift = DECAY_UNITY - neuron.voltage_decay, 12
         while kept % 2 == 0 and shift:
             kept, shift = kept // 2, shift - 1
-        record["voltage_kept"], record["voltage_shift"] = kept, shift
-        record["voltage_split"] = kept * (STATE_LIMIT + 1) + (1 << shift) > np.iinfo(np.int32).max
-        if record["voltage_split"]:
-            record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
+        deepest = _voltage_bound(neuron, layer.synapse, int(np.abs(bias).max()))
+        if (
+            record["kind"] == LEAKY
+            and not record["soft"]
+            and deepest <= min(STATE_LIMIT, PRODUCT_LIMIT // max(kept, 1))
+        ):
+            record["kind"], record["voltage_kept"], record["voltage_shift"] = PLAIN, kept, shift
 
     def joined_tables(self) -> NDArray[np.uint32]:
         """Give the tables of all layers."""
@@ -184,6 +200,19 @@ class Tables:
             and max(max(-lowest, highest) for lowest, highest in bounds) <= SUM_LIMIT
             and max(biases, default=0) <= BIAS_LIMIT
         )
+
+
+def _voltage_bound(neuron: Lif, synapse: Optional[Synapse], bias: int) -> float:
+    """Bound the magnitude of the voltage of a neuron whose current lasts one step and that resets to zero."""
+    if synapse is None:
+        raise TypeError("an input layer has no synapses")
+    lowest, highest = sum_bounds(synapse)
+    each_step = (max(-lowest, highest) << SYNAPSE_SHIFT) + bias
+    start = abs(neuron.initial_voltage)
+    above = (neuron.threshold << THRESHOLD_SHIFT) + start + each_step
+    if not neuron.voltage_decay:
+        return math.inf
+    return max(above, start + each_step * DECAY_UNITY / neuron.voltage_decay)
 
 
 def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:

@@ -1,34 +1,31 @@
-"""The compiled loops of the fast engine that add weights to sums: rows of the neurons that fired."""
+"""The compiled loops of the fast engine that add the weights of spikes to the sums of the neurons they reach."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, uint64
 
-from hal.snn.fast_lanes import (
-    differing,
-    load8,
-    load16,
-    load32,
-    load64,
-    lowest,
-    ones,
-    splat8,
-    store,
-    widen,
-)
+from hal.snn.fast_fire import COMPILE
+from hal.snn.fast_lanes import differing, load8, load16, load32, load64, lowest, ones, splat8, store, widen
 from hal.snn.fast_tables import LISTED
 
+if TYPE_CHECKING:
+    from hal.snn.fast_masks import Arrays
 
-def _make_apply(adding):
+
+def _make_apply(adding: bool) -> Any:
     """Make the loops that add weights to sums, or subtract them."""
 
-    @njit(nogil=True, error_model="numpy")
-    def combine(sums, weights):
+    @njit(**COMPILE)
+    def combine(sums: Any, weights: Any) -> Any:
         return sums + weights if adding else sums - weights
 
-    @njit(nogil=True, error_model="numpy")
-    def apply_runs(sums, offset, targets, weights, row, starts, first, end, sixteens):
+    @njit(**COMPILE)
+    def apply_runs(
+        sums: Any, offset: int, targets: Any, weights: Any, row: int, starts: Any, first: int, end: int, sixteens: int
+    ) -> None:
         """Apply runs of weights, each `sixteens` times sixteen long, to the runs of sums at `targets`."""
         for k in range(first, end):
             target = offset + uint64(targets[k])
@@ -44,8 +41,8 @@ def _make_apply(adding):
             if sixteens & uint64(1):
                 store(sums, target, combine(load16(sums, target), widen(load16(weights, start), sums)))
 
-    @njit(nogil=True, error_model="numpy")
-    def apply_rows(sums, target, weights, starts, count, sixteens):
+    @njit(**COMPILE)
+    def apply_rows(sums: Any, target: int, weights: Any, starts: Any, count: int, sixteens: int) -> None:
         """Apply `count` rows of weights to one row of sums, which stays in registers piece by piece."""
         end = target + sixteens * uint64(16)
         at = uint64(0)
@@ -74,8 +71,8 @@ add_runs, add_rows = _make_apply(True)
 subtract_runs, subtract_rows = _make_apply(False)
 
 
-@njit(nogil=True, error_model="numpy")
-def flush(layer, arrays, sums, y):
+@njit(**COMPILE)
+def flush(layer: Any, arrays: Arrays, sums: Any, y: int) -> None:
     """Apply the listed events to all open rows that input row `y` reaches, and empty the lists."""
     for bucket in range(uint64(layer.buckets)):
         sixteens = uint64(arrays.tables[uint64(layer.bucket_sixteens) + bucket])
@@ -96,15 +93,15 @@ def flush(layer, arrays, sums, y):
     empty(layer, arrays.listed)
 
 
-@njit(nogil=True, error_model="numpy")
-def empty(layer, listed):
+@njit(**COMPILE)
+def empty(layer: Any, listed: Any) -> None:
     """Empty the lists of events."""
     for bucket in range(2 * layer.buckets):
         listed[bucket] = bucket * LISTED
 
 
-@njit(nogil=True, error_model="numpy")
-def list_events(arrays, bucket, mask, target, start, stride):
+@njit(**COMPILE)
+def list_events(arrays: Arrays, bucket: int, mask: int, target: int, start: int, stride: int) -> None:
     """List an event for every step in `mask`, eight steps at a time so that nothing depends on their number."""
     end = uint64(arrays.listed[bucket])
     weights = splat8(np.uint32(start))
@@ -118,8 +115,8 @@ def list_events(arrays, bucket, mask, target, start, stride):
     arrays.listed[bucket] = end
 
 
-@njit(nogil=True, error_model="numpy")
-def spread(layer, arrays, sums, masks, first, y, steps, inverted):
+@njit(**COMPILE)
+def spread(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, y: int, steps: int, inverted: bool) -> None:
     """Add the synapses of all spikes in input row `y`, whose masks start at `first`, to the sums of the open rows.
 
     With `inverted` the sums already hold the weights of all neurons at all steps, and silence is subtracted. A neuron
@@ -165,8 +162,8 @@ def spread(layer, arrays, sums, masks, first, y, steps, inverted):
     flush(layer, arrays, sums, y)
 
 
-@njit(nogil=True, error_model="numpy")
-def spread_dense(layer, arrays, sums, masks, steps, inverted):
+@njit(**COMPILE)
+def spread_dense(layer: Any, arrays: Arrays, sums: Any, masks: Any, steps: int, inverted: bool) -> None:
     """Do for a dense layer what `spread` does, step by step, so that sums can stay in registers."""
     every = uint64((1 << steps) - 1)
     flip = every if inverted else uint64(0)
@@ -200,8 +197,8 @@ def spread_dense(layer, arrays, sums, masks, steps, inverted):
         )  # fmt: skip
 
 
-@njit(nogil=True, error_model="numpy")
-def apply_step(sums, target, weights, starts, count, sixteens, adding):
+@njit(**COMPILE)
+def apply_step(sums: Any, target: int, weights: Any, starts: Any, count: int, sixteens: int, adding: bool) -> None:
     """Add rows of weights to a row of sums, or subtract them."""
     if adding:
         add_rows(sums, target, weights, starts, count, sixteens)
@@ -209,8 +206,10 @@ def apply_step(sums, target, weights, starts, count, sixteens, adding):
         subtract_rows(sums, target, weights, starts, count, sixteens)
 
 
-@njit(nogil=True, error_model="numpy")
-def apply_steps(sums, arrays, starts, masks, count, steps, stride, sixteens, adding):
+@njit(**COMPILE)
+def apply_steps(
+    sums: Any, arrays: Arrays, starts: Any, masks: Any, count: int, steps: int, stride: int, sixteens: int, adding: bool
+) -> None:
     """Apply to the sums of each step the rows of weights whose mask has that step."""
     for step in range(uint64(steps)):
         chosen = uint64(0)

@@ -1,124 +1,117 @@
-"""The compiled loops of the fast engine that advance neurons: sums in, masks of spikes out."""
+"""The compiled loops of the fast engine over neurons: what each does with the sums of a block of steps."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, uint64
 
-from hal.snn.fast_lanes import (
-    greater,
-    larger,
-    load16,
-    ones,
-    smaller,
-    splat16,
-    store,
-    widen,
-)
+from hal.snn.fast_lanes import greater, larger, load16, ones, smaller, splat16, store, widen
 from hal.snn.network import STATE_LIMIT
 
-SPAN = STATE_LIMIT + 1
+if TYPE_CHECKING:
+    from hal.snn.fast_masks import Arrays
+
+COMPILE = {"nogil": True, "error_model": "numpy"}
 
 
-def _make_fire(current_memory, voltage_split):
-    """Make the loop over the neurons of a row for layers whose current lasts, and whose voltage needs a long product.
+def _make_fire(variant: str) -> Any:
+    """Make the loop over the neurons of a row: `plain`, `leaky` or `general`.
 
     A decay keeps `kept` parts of 2^shift of a magnitude, rounded down: floor((state * kept + rounding) / 2^shift)
-    with a rounding of 2^shift - 1 for negative states. Where the product leaves 32 bits, the state is split into
-    high and low twelve bits.
+    with a rounding of 2^shift - 1 for negative states. `general` does all that a neuron can do. `leaky` is for
+    currents that last one step only, and so never reach 24 bits. `plain` is for neurons, moreover, that reset to zero
+    and whose voltages are known to stay within 24 bits and, times `kept`, within 32.
     """
+    general, plain = variant == "general", variant == "plain"
 
-    @njit(nogil=True, error_model="numpy")
-    def split_decay(state, kept):
+    @njit(**COMPILE)
+    def decay(state: Any, kept: Any) -> Any:
+        """Multiply high and low twelve bits apart, as the product may take 36."""
         rounding = (state >> splat16(np.int32(31))) & splat16(np.int32(4095))
         low = (state & splat16(np.int32(4095))) * kept + rounding
         return (state >> splat16(np.int32(12))) * kept + (low >> splat16(np.int32(12)))
 
-    @njit(nogil=True, error_model="numpy")
-    def fire(layer, sums, slot, row, us, vs, biases, masks, steps, fresh):
+    @njit(**COMPILE)
+    def fire(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
+        """Advance the neurons by the sums of `steps` steps, and clear these."""
+        us, vs = arrays.u, arrays.v
         stride = uint64(layer.stride)
         at_state = uint64(layer.state) + uint64(row) * stride
         at_masks = uint64(layer.neurons) + uint64(row) * stride
-        zero = splat16(np.int32(0))
         zero_sum = splat16(sums.dtype.type(0))
         scale = splat16(np.int32(6 + layer.shift))
         threshold = splat16(np.int32(layer.threshold))
         to_zero = splat16(np.int32(0 if layer.soft else -1))
         by_threshold = splat16(np.int32(layer.threshold if layer.soft else 0))
-        highest = splat16(np.int32(STATE_LIMIT))
-        deepest = splat16(np.int32(-STATE_LIMIT))
-        span = splat16(np.int32(SPAN))
-        minus_span = splat16(np.int32(-SPAN + 1))
-        two_spans = splat16(np.int32(2 * SPAN))
+        highest, deepest = splat16(np.int32(STATE_LIMIT)), splat16(np.int32(-STATE_LIMIT))
+        span, two_spans = splat16(np.int32(STATE_LIMIT + 1)), splat16(np.int32(2 * STATE_LIMIT + 2))
         current_kept = splat16(np.int32(layer.current_kept))
         voltage_kept = splat16(np.int32(layer.voltage_kept))
         voltage_shift = splat16(np.int32(layer.voltage_shift))
-        voltage_rounding = splat16(np.int32((1 << layer.voltage_shift) - 1))
-        initial = splat16(np.int32(layer.initial))
+        rounding = splat16(np.int32((1 << layer.voltage_shift) - 1))
         for i in range(uint64(0), stride, uint64(16)):
             at = uint64(slot) + i
             shared = load16(sums, at + uint64(16) * stride)
             store(sums, at + uint64(16) * stride, zero_sum)
-            bias = load16(biases, at_state + i)
-            u = zero
-            v = initial
+            bias = load16(arrays.bias, at_state + i)
+            spikes = u = splat16(np.int32(0))
+            v = splat16(np.int32(layer.initial))
             if not fresh:
-                v = load16(vs, at_state + i)
-                if current_memory:
-                    u = load16(us, at_state + i)
-            spikes = zero
+                u, v = load16(us, at_state + i), load16(vs, at_state + i)
             for step in range(uint64(steps)):
                 arrived = widen(load16(sums, at + step * stride) + shared, us) << scale
                 store(sums, at + step * stride, zero_sum)
-                if current_memory:
-                    u = split_decay(u, current_kept) + arrived
+                if general:
+                    u = decay(u, current_kept) + arrived
                     u = u - (greater(u, span) & two_spans)
-                    u = u + (greater(minus_span, u) & two_spans)
+                    u = u + (greater(deepest, u) & two_spans)
                 else:
                     u = arrived
-                if voltage_split:
-                    v = split_decay(v, voltage_kept)
+                if plain:
+                    v = (v * voltage_kept + ((v >> splat16(np.int32(31))) & rounding)) >> voltage_shift
+                    v = v + u + bias
+                    fired = greater(v, threshold)
+                    v = v & ~fired
                 else:
-                    rounding = (v >> splat16(np.int32(31))) & voltage_rounding
-                    v = (v * voltage_kept + rounding) >> voltage_shift
-                v = larger(smaller(v + u + bias, highest), deepest)
-                fired = greater(v, threshold)
+                    v = larger(smaller(decay(v, voltage_kept) + u + bias, highest), deepest)
+                    fired = greater(v, threshold)
+                    v = v - (fired & ((v & to_zero) | by_threshold))
                 spikes = spikes | (fired & splat16(np.int32(uint64(1) << step)))
-                v = v - (fired & ((v & to_zero) | by_threshold))
             store(us, at_state + i, u)
             store(vs, at_state + i, v)
-            store(masks, at_masks + i, spikes)
+            store(arrays.masks, at_masks + i, spikes)
 
     return fire
 
 
-fire_plain = _make_fire(False, False)
-fire_split = _make_fire(False, True)
-fire_memory = _make_fire(True, False)
-fire_memory_split = _make_fire(True, True)
+fire_plain = _make_fire("plain")
+fire_leaky = _make_fire("leaky")
+fire_general = _make_fire("general")
 
 
-@njit(nogil=True, error_model="numpy")
-def sum_up(layer, sums, slot, row, totals, biases, series, steps, fresh):
-    """Advance neurons that only sum, and give their values after each step in `series`."""
-    for i in range(layer.stride):
-        at = layer.totals + row * layer.stride + i
-        total = np.int64(0) if fresh else totals[at]
-        shared = sums[slot + 16 * layer.stride + i]
-        sums[slot + 16 * layer.stride + i] = 0
+@njit(**COMPILE)
+def sum_up(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
+    """Advance neurons that only sum, and keep their values after each step in `series`."""
+    stride = layer.stride
+    for i in range(stride):
+        at = layer.totals + row * stride + i
+        bias = arrays.bias[layer.state + row * stride + i]
+        total = np.int64(0) if fresh else arrays.totals[at]
+        shared = sums[slot + 16 * stride + i]
+        sums[slot + 16 * stride + i] = 0
         for step in range(steps):
-            place = slot + step * layer.stride + i
+            place = slot + step * stride + i
             # The sum is exact in the width of the array, whatever its parts are.
-            total += (np.int64(sums.dtype.type(sums[place] + shared)) << layer.shift) + biases[
-                layer.state + row * layer.stride + i
-            ]
+            total += (np.int64(sums.dtype.type(sums[place] + shared)) << layer.shift) + bias
             sums[place] = 0
-            series[step, row * layer.stride + i] = total
-        totals[at] = total
+            arrays.series[step, row * stride + i] = total
+        arrays.totals[at] = total
 
 
-@njit(nogil=True, error_model="numpy")
-def fire_one(neuron, bias, voltage, steps):
+@njit(**COMPILE)
+def fire_one(neuron: Any, bias: Any, voltage: int, steps: int) -> tuple[int, int]:
     """Advance one neuron under a constant bias; give its voltage and the mask of the steps in which it fired."""
     mask = 0
     for step in range(steps):
@@ -131,8 +124,8 @@ def fire_one(neuron, bias, voltage, steps):
     return voltage, mask
 
 
-@njit(nogil=True, error_model="numpy")
-def fire_input(arrays, neuron, bias, steps, fresh):
+@njit(**COMPILE)
+def fire_input(arrays: Arrays, neuron: Any, bias: Any, steps: int, fresh: bool) -> None:
     """Advance the input neurons."""
     for i in range(bias.size):
         voltage = np.int64(neuron.initial) if fresh else arrays.input_v[i]
@@ -140,8 +133,8 @@ def fire_input(arrays, neuron, bias, steps, fresh):
         arrays.masks[arrays.input_positions[i]] = mask
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def draw_trains(neuron, trains):
+@njit(**COMPILE, cache=True)
+def draw_trains(neuron: Any, trains: Any) -> None:
     """Fill `trains` (blocks of sixteen steps, biases) with masks and, above bit 16, what starting from silence costs.
 
     The cost is in added rows of weights, beyond that of starting with all neurons on.
@@ -154,8 +147,18 @@ def draw_trains(neuron, trains):
             trains[block, column] = mask | (min(fired, 17 - fired) - min(16 - fired, 1 + fired)) << 16
 
 
-@njit(nogil=True, error_model="numpy")
-def look_up(trains, block, skipped, steps, lowest_bias, bias, own_bias, positions, masks):
+@njit(**COMPILE)
+def look_up(
+    trains: Any,
+    block: int,
+    skipped: int,
+    steps: int,
+    lowest_bias: int,
+    bias: Any,
+    own_bias: Any,
+    positions: Any,
+    masks: Any,
+) -> bool:
     """Take the spikes of the input neurons from their trains; tell whether starting from silence costs more."""
     every = (1 << steps) - 1
     gain = 0

@@ -53,7 +53,9 @@ def test_constraints() -> None:
     assert check_constraints(5, 0.25, server, 3, None, 0.5) == Constraints(5 + NANO // 4, 3, None, 0.5)
     assert check_constraints(5, None, server, 1, 1e-6, 0.0) == Constraints(5 + 2 * NANO, 1, 1000, 0.0)
     assert check_constraints(0, 1e9, server, 1, None, 0.0).deadline == 3600 * NANO
-    assert check_constraints(5, -1.0, server, 1, None, 0.0).deadline < 5
+    for passed in (-1.0, 0.0, 0.001):
+        assert check_constraints(5, passed, server, 1, None, 0.0).deadline == 5
+    assert check_constraints(5, 0.002, server, 1, None, 0.0).deadline == 5 + NANO // 500
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,11 @@ from hal.snn.fast_graded import GradedState
 from hal.snn.fast_layout import Result
 from hal.snn.fast_masks import MaskState
 from hal.snn.fast_tables import Tables
+from hal.snn.network import Accumulator, Dense, Encoder, Layer, Lif, Network
 from hal.snn.reference import Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from hal.snn.network import Network
 
     Integers = NDArray[np.int64]
 
@@ -37,6 +36,14 @@ def compile_network(network: Network) -> Engine:
     """Prepare a network to run."""
     tables = Tables(network)
     return Engine(network, MaskState(tables) if tables.fits() else GradedState(tables))
+
+
+def prepare() -> None:
+    """Compile the loops unless their machine code is kept: some 20 seconds once, best spent at installation."""
+    layers = (Layer("in", (1, 1, 1), Lif(1)), Layer("out", (1, 1, 1), Accumulator(), Dense(np.ones((1, 1), np.int16))))
+    tables = Tables(Network(Encoder(1.0, 0.0), layers))
+    for state in (MaskState(tables), GradedState(tables)):
+        Engine(tables.network, state).run(np.zeros((1, 1, 1, 1), np.int64), 1)
 
 
 class Engine:
@@ -93,4 +100,5 @@ class Engine:
 
 
 def _rows(bias: Integers) -> Integers:
-    return np.ascontiguousarray(bias, np.int64).reshape(len(bias), -1)
+    # The loops are compiled for arrays that can be written.
+    return np.require(bias, np.int64, ["C", "W"]).reshape(len(bias), -1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, cast
 
 import numpy as np
 
 from hal.snn.fast_fire import draw_trains
 from hal.snn.fast_kernels import run
 from hal.snn.fast_layout import BLOCK, Result
-from hal.snn.fast_tables import LISTED, SUMMING, join
+from hal.snn.fast_tables import SUMMING, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ class MaskState:
         self._tables = tables
         active = tables.sizes["active"]
         lists = 2 * int(tables.records["buckets"].max())
+        listed = lists * int(tables.records["list_size"].max()) + LIST_WRITE
         self._arrays = Arrays(
             layers=tables.records,
             tables=tables.joined_tables(),
             weights=tables.joined_weights(),
             set_bits=_set_bits(),
-            targets=np.zeros(lists * LISTED + LIST_WRITE, np.uint32),
-            starts=np.zeros(max(lists * LISTED, active) + LIST_WRITE, np.uint32),
+            targets=np.zeros(listed, np.uint32),
+            starts=np.zeros(max(listed, active), np.uint32),
             listed=np.zeros(lists, np.uint64),
             straight_starts=np.zeros(active, np.uint32),
             straight_masks=np.zeros(active, np.uint32),
@@ -144,8 +145,7 @@ class MaskState:
 
 def _input(layer: Layer, encoder: Encoder, bias: Integers) -> tuple[Input, int]:
     """Give the numbers of the input neurons, and how many different biases pictures can bring."""
-    neuron = layer.neuron
-    assert isinstance(neuron, Lif)
+    neuron = cast("Lif", layer.neuron)
     ends = sorted(int(np.trunc(sign * encoder.scale + encoder.offset)) for sign in (-1, 1))
     lowest, highest = ends[0] + int(bias.min()), ends[1] + int(bias.max())
     numbers = Input(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hal.dense import DenseNetwork
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,9 @@ class Cpu:
     driver = "cpu"
     simulated = False
     provenance = Provenance.MODELLED
+    boundary = Boundary.HOST
     kind = Kind.DNN
+    batch_limit = 64
 
     def __init__(self, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> None:
         self.name = name
@@ -72,11 +74,11 @@ class CpuProgram:
         self._watts = watts
         self._cost = cost
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Give the cost measured at load; the bound is the time limit at full power."""
         return self._cost
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         scores = self._network(images)

@@ -10,11 +10,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import loihi
 from hal.errors import ArtifactError, CapacityError
 from hal.simulation import Pause, occupy
-from hal.snn import parts, reference
+from hal.snn import fast, parts, reference
 from hal.snn.network import Network
 from hal.snn.placement import CORES_PER_CHIP, Placement, place
 
@@ -34,7 +34,8 @@ def read_network(artifact: Artifact) -> Network:
     try:
         structure = json.loads(artifact.files[STRUCTURE])
         arrays = safetensors.numpy.load(artifact.files[TENSORS])
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
+        # NumPy has no type for some of the format's: those are a KeyError.
         raise ArtifactError(artifact.name, f"the network cannot be read: {error}") from None
     network = parts.put_together(structure, arrays, artifact.name)
     manifest = artifact.manifest
@@ -53,7 +54,9 @@ class LoihiSim:
     driver = "loihi-sim"
     simulated = True
     provenance = Provenance.SIMULATED
+    boundary = Boundary.ACCELERATOR
     kind = Kind.SNN
+    batch_limit = 1
 
     def __init__(self, name: str, *, pause: Pause = time.sleep) -> None:
         self.name = name
@@ -89,30 +92,38 @@ class LoihiSimProgram:
 
     def __init__(self, network: Network, manifest: Manifest, placement: Placement, pause: Pause) -> None:
         self._network = network
+        self._engine = fast.compile_network(network)
+        # The first run compiles the engine, or loads what an earlier process compiled.
+        self._engine.run(np.zeros((1, *network.layers[0].shape), np.int64), 1)
         self._cores = [layer.cores for layer in placement.layers]
         self._pause = pause
         self._scale = 1 / 255 if manifest.input.dtype == "uint8" else 1.0
         self._shape = network.layers[0].shape
-        self._points = {point.steps: point for point in manifest.operating_points}
+        self._points = {(point.steps, point.margin): point for point in manifest.operating_points}
         pairs = zip(network.layers, network.layers[1:])
         self._synapses = [0, *(int(reference.fan_out(b.synapse, a.shape).sum()) for a, b in pairs)]
         self._neurons = [layer.size for layer in network.layers]
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Price the manifest's mean counts; the bound is every neuron firing at every step."""
-        point = self._points[steps]
+        point = self._points[steps, margin]
         mean = loihi.Events(point.synaptic_operations, point.active_updates, point.inactive_updates)
         bound = loihi.Events(sum(self._synapses) * steps, sum(self._neurons) * steps, 0)
-        seconds = loihi.seconds(loihi.spread(mean, self._synapses, self._neurons), self._cores, steps)
+        seconds = loihi.seconds(
+            loihi.spread(mean, self._synapses, self._neurons), self._cores, point.mean_steps or steps
+        )
         return Cost(loihi.dynamic_joules(mean), loihi.dynamic_joules(bound), seconds)
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         pictures = np.multiply(images, self._scale, dtype=np.float64).reshape(len(images), *self._shape)
-        result = reference.run(self._network, reference.encode(self._network.encoder, pictures), steps)
-        seconds = loihi.seconds(result.layers, self._cores, steps, len(images))
+        bias = reference.encode(self._network.encoder, pictures)
+        result = self._engine.run(bias, steps, margin=margin or None)
+        seconds = loihi.seconds(result.layers, self._cores, int(result.steps.sum()), len(images))
         computed = occupy(started, seconds, self._pause)
         joules = loihi.dynamic_joules(result.events)
         scores = result.scores.astype(np.float32)
-        return Inference(scores, steps, seconds, joules, joules * loihi.RELATIVE_UNCERTAINTY, computed)
+        return Inference(
+            scores, int(result.steps.max()), seconds, joules, joules * loihi.RELATIVE_UNCERTAINTY, computed
+        )

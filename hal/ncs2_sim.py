@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hal.dense import DenseNetwork
-from hal.device import Cost, Inference, Kind, Provenance
+from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import ncs2
 from hal.errors import CapacityError
 from hal.simulation import Pause, occupy
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from hal.artifact import Artifact
@@ -28,7 +27,9 @@ class Ncs2Sim:
     driver = "ncs2-sim"
     simulated = True
     provenance = Provenance.SIMULATED
+    boundary = Boundary.ACCELERATOR
     kind = Kind.DNN
+    batch_limit = 1
 
     def __init__(self, name: str, *, threads: int, pause: Pause = time.sleep) -> None:
         self.name = name
@@ -65,12 +66,12 @@ class Ncs2SimProgram:
         self._seconds = ncs2.seconds(multiplies)
         self._pause = pause
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Give the modelled cost; the model knows no spread, so the bound is the mean."""
         joules = ncs2.dynamic_joules(self._seconds)
         return Cost(joules, joules, self._seconds)
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         scores = self._network(images)

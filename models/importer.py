@@ -12,6 +12,7 @@ import numpy as np
 from hal import artifact
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
+from hal.errors import ArtifactError
 from hal.snn import reference
 from models import netx, writer
 
@@ -40,6 +41,8 @@ def import_net(path: Path, out: Path, *, labels: Sequence[str] | None = None, st
     """
     file = netx.read_file(path)
     network = file.network
+    if labels is not None and len(labels) != network.classes:
+        raise ArtifactError(path.name, f"{len(labels)} labels for {network.classes} classes")
     count = steps or min(file.steps or DEFAULT_STEPS, STEPS_LIMIT)
     manifest = Manifest(
         format=FORMAT,

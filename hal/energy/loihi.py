@@ -54,14 +54,14 @@ def dynamic_joules(events: Events) -> float:
     )
 
 
-def seconds(layers: Sequence[Events], cores: Sequence[int], steps: int, images: int = 1) -> float:
-    """Give the time of `images` inferences of `steps` steps, with the events of each layer and its number of cores.
+def seconds(layers: Sequence[Events], cores: Sequence[int], steps: float, images: int = 1) -> float:
+    """Give the time of `images` inferences, `steps` in all, with the events of each layer and its number of cores.
 
     A step lasts as long as its busiest core and the barrier after it. The events of a layer are taken as spread
     evenly over its cores, steps and images. The last spike of the input takes a further step from layer to layer.
     """
     busiest = max(work_seconds(events) / count for events, count in zip(layers, cores))
-    barriers = images * (steps + len(layers) - 1)
+    barriers = steps + images * (len(layers) - 1)
     return busiest + barriers * barrier_seconds(sum(cores))
 
 

@@ -38,14 +38,6 @@ def compile_network(network: Network) -> Engine:
     return Engine(network, MaskState(tables) if tables.fits() else GradedState(tables))
 
 
-def prepare() -> None:
-    """Compile the loops unless their machine code is kept: some 20 seconds once, best spent at installation."""
-    layers = (Layer("in", (1, 1, 1), Lif(1)), Layer("out", (1, 1, 1), Accumulator(), Dense(np.ones((1, 1), np.int16))))
-    tables = Tables(Network(Encoder(1.0, 0.0), layers))
-    for state in (MaskState(tables), GradedState(tables)):
-        Engine(tables.network, state).run(np.zeros((1, 1, 1, 1), np.int64), 1)
-
-
 class Engine:
     """A network ready to run. It keeps the state of one image: one thread at a time may use it."""
 
@@ -102,3 +94,18 @@ class Engine:
 def _rows(bias: Integers) -> Integers:
     # The loops are compiled for arrays that can be written.
     return np.require(bias, np.int64, ["C", "W"]).reshape(len(bias), -1)
+
+
+def compile_engine() -> None:
+    """Compile the loops for this processor, unless their machine code is kept: `python -m hal.snn.fast`.
+
+    That takes some 20 seconds, for which no daemon should have to wait.
+    """
+    layers = (Layer("in", (1, 1, 1), Lif(1)), Layer("out", (1, 1, 1), Accumulator(), Dense(np.ones((1, 1), np.int16))))
+    tables = Tables(Network(Encoder(1.0, 0.0), layers))
+    for state in (MaskState(tables), GradedState(tables)):
+        Engine(tables.network, state).run(np.zeros((1, 1, 1, 1), np.int64), 1)
+
+
+if __name__ == "__main__":
+    compile_engine()

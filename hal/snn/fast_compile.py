@@ -1,6 +1,6 @@
 """How the loops of the fast engine are compiled by numba, and where their machine code is kept.
 
-The code is kept in `jouled/kernels` below `$CACHE_DIRECTORY`, which systemd sets, or `$XDG_CACHE_HOME`, or `~/.cache`.
+The code is kept below `$NUMBA_CACHE_DIR`, or `$CACHE_DIRECTORY`, which systemd sets, or the user's cache directory.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ def _prepare_cache() -> bool:
 
     Numba notices a change in the file of an entry, but not in what the entry calls: the folder is named after both.
     """
-    cache = os.environ.get("CACHE_DIRECTORY") or os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    folder = Path(cache, "jouled", "kernels", digest[:16])
     try:
+        folder = _cache_directory() / "kernels" / digest[:16]
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):
         return False
     vars(numba.config)["CACHE_DIR"] = str(folder)
     return os.access(folder, os.W_OK)
+
+
+def _cache_directory() -> Path:
+    for name in ("NUMBA_CACHE_DIR", "CACHE_DIRECTORY"):
+        if os.environ.get(name):
+            return Path(os.environ[name])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "jouled"
 
 
 _CACHED = _prepare_cache()

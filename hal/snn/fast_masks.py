@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Optional, cast
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
@@ -145,7 +145,9 @@ class MaskState:
 
 def _input(layer: Layer, encoder: Encoder, bias: Integers) -> tuple[Input, int]:
     """Give the numbers of the input neurons, and how many different biases pictures can bring."""
-    neuron = cast("Lif", layer.neuron)
+    neuron = layer.neuron
+    if not isinstance(neuron, Lif):
+        raise TypeError(f"{layer.name}: the input layer is a {type(neuron).__name__}, a Lif is needed")
     ends = sorted(int(np.trunc(sign * encoder.scale + encoder.offset)) for sign in (-1, 1))
     lowest, highest = ends[0] + int(bias.min()), ends[1] + int(bias.max())
     numbers = Input(

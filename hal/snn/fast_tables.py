@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,8 +89,9 @@ class Tables:
         record = self.records[index - 1]
         before, layer = self.network.layers[index - 1 : index + 1]
         source, target = self.places[index - 1 : index + 1]
-        synapse = cast("Synapse", layer.synapse)
-        runs = trace_runs(as_conv(synapse, before.shape, source), source, target)
+        if layer.synapse is None:
+            raise TypeError(f"{layer.name}: it has no synapses")
+        runs = trace_runs(as_conv(layer.synapse, before.shape, source), source, target)
         record["source"], record["source_stride"] = self.offsets[index - 1], source.stride
         record["height"], record["channels"] = source.height, source.channels
         record["row"] = source.width * source.channels
@@ -100,8 +101,8 @@ class Tables:
         if layer.delay:
             record["pending"] = self._reserve("pending", source.size)
             self.sizes["arriving"] = max(self.sizes["arriving"], source.size)
-        self._fill_synapses(record, runs, source, synapse, first=index == 1)
-        self._fill_neurons(record, layer, target, sum_bounds(synapse))
+        self._fill_synapses(record, runs, source, layer.synapse, first=index == 1)
+        self._fill_neurons(record, layer, target, sum_bounds(layer.synapse))
 
     def _fill_synapses(self, record: Any, runs: Runs, source: Rows, synapse: Synapse, *, first: bool) -> None:
         lowest, highest = sum_bounds(synapse)

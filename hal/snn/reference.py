@@ -104,6 +104,23 @@ def run(network: Network, bias: Integers, steps: int, *, trace: bool = False, st
     )
 
 
+def steps_until(network: Network, bias: Integers, steps: int, margin: int) -> Integers:
+    """Give for each of N images the step after which its best score leads the second by `margin`, or else `steps`.
+
+    An image that ends there has the scores and events of `run` for that many steps.
+    """
+    taken: Integers = np.full(len(bias), steps, np.int64)
+    waiting = np.arange(len(bias))
+    for step in range(1, steps):
+        ordered = np.sort(run(network, bias[waiting], step).scores, axis=1)
+        decided = ordered[:, -1] - ordered[:, -2] >= margin
+        taken[waiting[decided]] = step
+        waiting = waiting[~decided]
+        if not len(waiting):
+            break
+    return taken
+
+
 def _count(states: list[_State], steps: int) -> tuple[Events, ...]:
     """Count the events of each layer, of all images together."""
     events = []

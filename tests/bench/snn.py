@@ -51,7 +51,7 @@ class Engine:
         self.times: dict[int, list[float]] = {1: [], BATCH: []}
         arguments = [str(ENGINES_FILE), name, str(folder / "network.json"), str(folder / "arrays.npz"), str(STEPS)]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [python, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | threads
         )
         self._read()

@@ -136,7 +136,8 @@ def prepare_snntorch(_, structure, arrays, steps):
 def prepare_spikingjelly(_, structure, arrays, steps):
     """Give a function that runs pictures in SpikingJelly, all steps of a layer at once; no state is compared."""
     import torch
-    from spikingjelly.activation_based import functional, neuron as nodes
+    from spikingjelly.activation_based import functional
+    from spikingjelly.activation_based import neuron as nodes
 
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)

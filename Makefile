@@ -1,0 +1,57 @@
+# Each target sets itself up: from a bare clone, python3 (3.11 or later) and make are enough.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+UV_VERSION := 0.13.9
+
+BIN := .venv/bin
+UV_READY := .venv/.uv-$(UV_VERSION)
+COMPILE_ENGINE := $(BIN)/python -m hal.snn.fast
+DEMO_READY := .venv/.demo-ready
+TEST_READY := .venv/.test-ready
+
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV
+
+.PHONY: help demo test check bench
+
+help:
+	@echo "make demo    classify 360 images under three power budgets and print the joules"
+	@echo "make test    run the tests and measure their coverage"
+	@echo "make check   check format, lint, types, import contracts and the lock file"
+	@echo "make bench   measure the daemon's overhead"
+
+demo: $(DEMO_READY)
+	$(BIN)/jouled demo
+
+test: $(TEST_READY)
+	$(BIN)/pytest $(PYTEST_ARGS) --cov
+
+check: $(TEST_READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+	$(BIN)/uv lock --check --offline
+
+bench: $(TEST_READY)
+	$(BIN)/python -m tests.bench.overhead
+
+$(UV_READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "jouled needs Python 3.11 or later and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	    "name another one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+# The demonstration needs less than the tests; whichever comes first, the other one adds to it or finds all it needs.
+$(DEMO_READY): pyproject.toml uv.lock $(UV_READY)
+	$(BIN)/uv sync --frozen --inexact --extra demo
+	$(COMPILE_ENGINE)
+	@touch $@
+
+$(TEST_READY): pyproject.toml uv.lock $(UV_READY)
+	$(BIN)/uv sync --frozen --extra test --extra demo --extra compile
+	$(COMPILE_ENGINE)
+	@touch $@ $(DEMO_READY)

@@ -1,0 +1,70 @@
+"""`jouled`: the one program, with a command for each thing a person does with the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli import classify, demo, models, offline, operate
+from daemon.client import default_runtime, default_state
+from daemon.version import VERSION
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve image classifiers on edge accelerators under a power budget, with the joules of every answer.",
+)
+app.add_typer(operate.policy, name="policy")
+app.add_typer(models.app, name="models")
+app.command()(operate.devices)
+app.command()(operate.status)
+app.command()(operate.energy)
+app.command()(classify.classify)
+app.command()(demo.demo)
+app.command("import")(offline.import_net)
+app.command()(offline.trace)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the release and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what belongs to no command."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option(help="The configuration file.")] = Path("/etc/jouled/jouled.toml"),
+    tcp_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT instead of the configured one; empty for Unix sockets only.")
+    ] = None,
+    state_directory: Annotated[
+        Path | None, typer.Option(envvar="STATE_DIRECTORY", help="Where the journal is kept.")
+    ] = None,
+    runtime_directory: Annotated[
+        Path | None, typer.Option(envvar="RUNTIME_DIRECTORY", help="Where the Unix sockets are made.")
+    ] = None,
+) -> None:
+    """Run the daemon until SIGTERM."""
+    from daemon.cli.serve import run_daemon
+
+    run_daemon(config, tcp_address, state_directory or default_state(), runtime_directory or default_runtime())
+
+
+def run() -> None:
+    """Enter from the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,159 @@
+"""The operator's commands: status, devices, policies, energy."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
+from daemon.client import control, default_runtime
+from protos import jouled_pb2 as pb
+
+Runtime = Annotated[
+    Path | None, typer.Option("--runtime-directory", envvar="RUNTIME_DIRECTORY", help="Where the daemon's sockets are.")
+]
+CALL_SECONDS = 10.0
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+policy = typer.Typer(no_args_is_help=True, help="Show and switch power-budget policies.")
+
+
+def status(runtime: Runtime = None, json: AsJson = False) -> None:
+    """Show the policy in force and how much of its budget is used."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        reply = control(place).Status(pb.StatusRequest(), timeout=CALL_SECONDS)
+    if json:
+        print_json(as_dict(reply))
+        return
+    budget = reply.budget
+    window = budget.window_seconds
+    print(f"jouled {reply.version}, up {reply.uptime_seconds:.0f} s, policy {reply.policy}")
+    print(
+        f"budget {joules(budget.limit_nanojoules)} in any {window:g} s: static {joules(budget.static_nanojoules)}, "
+        f"spent {joules(budget.spent_nanojoules)}, reserved {joules(budget.reserved_nanojoules)}"
+    )
+    if reply.journal_gaps:
+        print(f"the journal lost {reply.journal_gaps} records")
+
+
+def devices(runtime: Runtime = None, json: AsJson = False) -> None:
+    """List the devices, their health and what they draw."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        reply = control(place).Devices(pb.DevicesRequest(), timeout=CALL_SECONDS)
+    if json:
+        print_json(as_dict(reply)["devices"])
+        return
+    rows = [
+        (
+            device.name, device.driver, "simulated" if device.simulated else "real", device.health,
+            f"{device.static_watts:.3f}", device.queued, ", ".join(device.programs), device.detail,
+        )
+        for device in reply.devices
+    ]  # fmt: skip
+    columns = ("device", "driver", "kind", "health", "static [W]", "queued [1]", "programs", "detail")
+    print_table("devices", columns, rows)
+
+
+@policy.command("list")
+def policy_list(runtime: Runtime = None, json: AsJson = False) -> None:
+    """List the policies; the one in force is marked."""
+    _print_policies(_policies(runtime), json)
+
+
+@policy.command("show")
+def policy_show(
+    name: Annotated[str, typer.Argument(help="A policy; the one in force where left out.")] = "",
+    runtime: Runtime = None,
+    json: AsJson = False,
+) -> None:
+    """Show one policy."""
+    known = _policies(runtime)
+    chosen = [each for each in known if each.name == name or (not name and each.in_force)]
+    if not chosen:
+        fail(f"no policy {name!r}; known are {', '.join(each.name for each in known)}")
+    _print_policies(chosen, json)
+
+
+@policy.command("set")
+def policy_set(name: str, runtime: Runtime = None, json: AsJson = False) -> None:
+    """Put a policy in force at once."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        reply = control(place).SetPolicy(pb.SetPolicyRequest(name=name), timeout=CALL_SECONDS)
+    if json:
+        print_json({"policy": name, "previous": reply.previous})
+    else:
+        print(f"policy {name} is in force, before it was {reply.previous}")
+
+
+def _policies(runtime: Path | None) -> list[pb.Policy]:
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        return list(control(place).Policies(pb.PoliciesRequest(), timeout=CALL_SECONDS).policies)
+
+
+def _print_policies(policies: list[pb.Policy], json: bool) -> None:
+    if json:
+        print_json([as_dict(each) for each in policies])
+        return
+    rows = [
+        (
+            "*" if each.in_force else "", each.name, each.strategy, f"{each.budget_watts:g}",
+            f"{each.window_seconds:g}", f"{each.min_accuracy:g}", each.pin,
+        )
+        for each in policies
+    ]  # fmt: skip
+    columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy [1]", "pin")
+    print_table("policies", columns, rows)
+
+
+def energy(
+    request: Annotated[int, typer.Argument(help="A request's number; a summary where left out.")] = 0,
+    since: Annotated[str, typer.Option(help="How far back to sum: 30s, 10m, 2h, 1d. All where left out.")] = "",
+    runtime: Runtime = None,
+    json: AsJson = False,
+) -> None:
+    """Show what requests cost, and how each figure was obtained."""
+    place = runtime or default_runtime()
+    stub = control(place)
+    if request:
+        with daemon_errors(place):
+            reply = stub.RequestEnergy(pb.RequestEnergyRequest(request_id=request), timeout=CALL_SECONDS)
+        _print_rows([reply.row], json, as_dict(reply))
+        return
+    begin = time.time_ns() - round(_seconds(since) * 1e9) if since else 0
+    with daemon_errors(place):
+        summary = stub.EnergySummary(pb.EnergySummaryRequest(since_unix_nanoseconds=begin), timeout=CALL_SECONDS)
+    _print_rows(list(summary.rows), json, as_dict(summary))
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not match:
+        fail(f"--since {text!r}: a number and one of s, m, h, d is needed, such as 10m", 2)
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _print_rows(rows: list[pb.EnergyRow], json: bool, content: dict[str, object]) -> None:
+    if json:
+        print_json(content)
+        return
+    table = [
+        (
+            row.policy, f"{row.model}/{row.variant}" if row.model else "", row.device, row.status, row.requests,
+            joules(row.dynamic_nanojoules), joules(row.static_nanojoules),
+            joules(row.dynamic_nanojoules / row.requests), row.provenance,
+        )
+        for row in rows
+    ]  # fmt: skip
+    columns = (
+        "policy", "variant", "device", "status", "requests [1]", "dynamic [J]", "static [J]", "dynamic each [J]",
+        "provenance",
+    )  # fmt: skip
+    print_table("energy of requests", columns, table)

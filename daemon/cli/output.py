@@ -1,0 +1,80 @@
+"""How commands speak: tables for people, JSON for programs, errors on standard error with an exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+EXIT_REFUSED = 1
+EXIT_NO_DAEMON = 3
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def fail(message: str, status: int = EXIT_REFUSED) -> NoReturn:
+    """End the command with an error."""
+    print(f"jouled: {message}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Turn a message into a dictionary with the names of the protocol, whole numbers as numbers."""
+    content = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return {key: _numbers(message.DESCRIPTOR.fields_by_name[key], value) for key, value in content.items()}
+
+
+def _numbers(field: Any, value: Any) -> Any:
+    """Undo the JSON mapping of 64-bit numbers to strings."""
+    if isinstance(value, list):
+        return [_numbers(field, each) for each in value]
+    if isinstance(value, dict):
+        return {key: _numbers(field.message_type.fields_by_name[key], each) for key, each in value.items()}
+    return int(value) if field.cpp_type == field.CPPTYPE_INT64 else value
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; columns whose name ends with a unit in brackets are numbers."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column.endswith(("]", "%")) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def daemon_errors(where: object) -> Iterator[None]:
+    """Turn a failed call into a sentence and an exit status."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code, details = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
+            fail(f"no daemon answers at {where}; start one with: jouled serve", EXIT_NO_DAEMON)
+        fail(f"{code.name}: {details}")
+
+
+def joules(nanojoules: float) -> str:
+    """Write an energy with four significant digits and a fitting unit."""
+    value = nanojoules * 1e-9
+    for factor, unit in ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")):
+        if abs(value) >= factor or factor == 1e-9:
+            return f"{value / factor:.4g} {unit}"
+    raise AssertionError("unreachable")

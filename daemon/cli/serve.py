@@ -1,0 +1,45 @@
+"""`jouled serve`: run the daemon in this process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from daemon import config
+from daemon.cli.output import fail
+from daemon.errors import ConfigError, PolicyRefused
+from daemon.journal import JournalError
+from daemon.server import Places, StartError, serve
+from hal.errors import ArtifactError
+
+
+def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) -> None:
+    """Serve until told to stop; every reason not to start is one sentence and a non-zero exit status."""
+    _log_to_stderr()
+    try:
+        uvloop.run(serve(config.load(path, tcp_address), Places(state, runtime)))
+    except (ConfigError, JournalError, StartError) as error:
+        fail(str(error))
+    except PolicyRefused as error:
+        fail(f"{path}: {error}")
+    except ArtifactError as error:
+        fail(f"{path}: repository: {error}")
+
+
+def _log_to_stderr() -> None:
+    renderer: structlog.typing.Processor = structlog.processors.LogfmtRenderer()
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

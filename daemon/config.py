@@ -1,0 +1,142 @@
+"""The configuration: TOML, every key with its unit in its name, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.errors import ConfigError
+from hal.artifact import NAME
+from hal.open import DRIVERS
+
+LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
+STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of all sections: immutable, unknown keys refused."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Server(Section, frozen=True):
+    """`[server]`: where clients connect and what a request may be; no TCP where `tcp_address` is empty."""
+
+    tcp_address: str = "127.0.0.1:8001"
+    default_deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
+    image_pixels_limit: Annotated[int, msgspec.Meta(ge=1, le=1 << 26)] = 4_000_000
+    message_bytes_limit: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
+    batch_limit: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+
+
+class DeviceConfig(Section, frozen=True):
+    """`[device.NAME]`: one device. `threads`, `core_watts` and `time_limit_seconds` are for those that need them."""
+
+    driver: str
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    core_watts: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 7.5
+    time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 1.0
+
+
+class PolicyConfig(Section, frozen=True):
+    """`[policy.NAME]`: a strategy, a budget and constraints."""
+
+    strategy: str
+    budget_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+    window_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
+    min_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    pin: str = ""
+
+    @property
+    def limit_joules(self) -> float:
+        """The energy that any window may hold."""
+        return self.budget_watts * self.window_seconds
+
+
+class Config(Section, frozen=True):
+    """The whole file. `start_policy` names the one in force at the start, `repository` the folder of the models."""
+
+    start_policy: str
+    device: Annotated[dict[str, DeviceConfig], msgspec.Meta(min_length=1)]
+    policy: Annotated[dict[str, PolicyConfig], msgspec.Meta(min_length=1)]
+    repository: str = ""
+    server: Server = Server()
+
+
+def load(path: Path, tcp_address: str | None = None) -> Config:
+    """Read a configuration file, with another TCP address where one is given. Raises `ConfigError`."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        for table, section in (("device", DeviceConfig), ("policy", PolicyConfig)):
+            for name, entry in _table(content, table).items():
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{table}.{name}: a name must match {NAME.pattern}")
+                _convert(entry, section, f"{table}.{name}")
+        config = _convert(content, Config, "")
+        if tcp_address is not None:
+            config = replace(config, server=replace(config.server, tcp_address=tcp_address))
+        _check(config)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def _table(content: dict[str, Any], key: str) -> dict[str, Any]:
+    table = content.get(key, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _convert(content: Any, section: type[S], key: str) -> S:
+    """Convert one section. Raises `ValueError` that names the key and the reason."""
+    try:
+        return msgspec.convert(content, section)
+    except msgspec.ValidationError as error:
+        match = re.fullmatch(r"(?P<reason>.*?)(?: - at `(?P<key>.*)`)?", str(error), re.DOTALL)
+        reason = match["reason"] if match else str(error)
+        where = (match["key"] or "").removeprefix("$") if match else ""
+        unknown = re.fullmatch(r"Object contains unknown field `(.*)`", reason)
+        if unknown:
+            nested: type[Section] = Server if where == ".server" else section
+            known = [field.encode_name for field in msgspec.structs.fields(nested)]
+            where, reason = f"{where}.{unknown[1]}", f"unknown key{_near(unknown[1], known)}"
+        place = (key + where).removeprefix(".")
+        raise ValueError(f"{place}: {reason}" if place else reason) from None
+
+
+def _check(config: Config) -> None:
+    """Check what the types do not say."""
+    address = config.server.tcp_address
+    if address and not LOOPBACK.fullmatch(address):
+        raise ValueError(f"server.tcp_address: {address!r} is not HOST:PORT on loopback, such as 127.0.0.1:8001")
+    if config.start_policy not in config.policy:
+        raise ValueError(
+            f"start_policy: no such policy {config.start_policy!r}{_near(config.start_policy, config.policy)}"
+        )
+    for name, device in config.device.items():
+        if device.driver not in DRIVERS:
+            raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{_near(device.driver, DRIVERS)}")
+    for name, policy in config.policy.items():
+        if policy.strategy not in STRATEGIES:
+            raise ValueError(f"policy.{name}.strategy: unknown {policy.strategy!r}{_near(policy.strategy, STRATEGIES)}")
+        pins = ["snn", "dnn", *config.device]
+        if policy.strategy == "pin" and policy.pin not in pins:
+            raise ValueError(
+                f"policy.{name}.pin: {policy.pin!r} is neither snn, dnn nor a device{_near(policy.pin, pins)}"
+            )
+        if policy.strategy != "pin" and policy.pin:
+            raise ValueError(f"policy.{name}.pin: only strategy 'pin' takes it, the strategy is {policy.strategy!r}")
+
+
+def _near(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,170 @@
+"""The operator's service: `jouled.v1.Control`, on its own Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from daemon.clock import NANO, Clock
+from daemon.dispatcher import Dispatcher
+from daemon.errors import NotFound, RequestError
+from daemon.journal import Journal
+from daemon.journal_store import SummaryRow
+from daemon.points import Model, Point
+from daemon.status import abort
+from daemon.version import VERSION
+from protos import jouled_pb2 as pb
+from protos import jouled_pb2_grpc
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[object, object]
+
+
+class Control(jouled_pb2_grpc.ControlServicer):
+    """Shows the daemon's state and switches policies."""
+
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, refused: list[str], clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._refused = refused
+        self._clock = clock
+        self._started = clock()
+
+    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:  # noqa: N802
+        """Tell the policy in force, the budget and how the journal fares."""
+        now, budget = self._clock(), self._dispatcher.budget
+        return pb.StatusReply(
+            version=VERSION,
+            policy=self._dispatcher.router.name,
+            uptime_seconds=(now - self._started) / NANO,
+            budget=pb.BudgetState(
+                window_seconds=budget.limit.window_nanoseconds / NANO,
+                limit_nanojoules=budget.limit.nanojoules,
+                static_nanojoules=budget.static_nanojoules,
+                spent_nanojoules=budget.spent_nanojoules(now),
+                reserved_nanojoules=budget.reserved_nanojoules,
+            ),
+            journal_gaps=self._journal.gaps,
+        )
+
+    async def Devices(self, request: pb.DevicesRequest, context: Context) -> pb.DevicesReply:  # noqa: N802
+        """List the devices."""
+        fleet = self._dispatcher.fleet
+        points = [point for versions in fleet.models.values() for model in versions.values() for point in model.points]
+        reply = pb.DevicesReply()
+        for lane in fleet.lanes.values():
+            programs = {
+                f"{point.model}/{point.version}/{point.variant}" for point in points if point.device == lane.name
+            }
+            reply.devices.add(
+                name=lane.name,
+                driver=lane.config.driver,
+                simulated=lane.device.simulated if lane.device else False,
+                health="lost" if lane.lost else "up",
+                static_watts=lane.static_watts,
+                queued=lane.queued,
+                programs=sorted(programs),
+                detail=str(lane.failure) if lane.failure else "",
+            )
+        return reply
+
+    async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsReply:  # noqa: N802
+        """List the models with their operating points, and what was refused."""
+        models = [model for versions in self._dispatcher.fleet.models.values() for model in versions.values()]
+        reply = pb.ModelsReply(models=[_model(model) for model in models])
+        if self._refused:
+            reply.models.add(problems=self._refused)
+        return reply
+
+    async def Policies(self, request: pb.PoliciesRequest, context: Context) -> pb.PoliciesReply:  # noqa: N802
+        """List the policies."""
+        reply = pb.PoliciesReply()
+        for name, policy in self._dispatcher.policies.items():
+            reply.policies.add(
+                name=name,
+                strategy=policy.strategy,
+                budget_watts=policy.budget_watts,
+                window_seconds=policy.window_seconds,
+                min_accuracy=policy.min_accuracy,
+                pin=policy.pin,
+                in_force=name == self._dispatcher.router.name,
+            )
+        return reply
+
+    async def SetPolicy(self, request: pb.SetPolicyRequest, context: Context) -> pb.SetPolicyReply:  # noqa: N802
+        """Put a policy in force."""
+        try:
+            return pb.SetPolicyReply(previous=self._dispatcher.set_policy(request.name))
+        except RequestError as error:
+            await abort(context, error)
+
+    async def EnergySummary(  # noqa: N802
+        self, request: pb.EnergySummaryRequest, context: Context
+    ) -> pb.EnergySummaryReply:
+        """Sum what requests cost."""
+        await asyncio.to_thread(self._journal.move)
+        rows = await asyncio.to_thread(self._journal.store.summary, request.since_unix_nanoseconds)
+        return pb.EnergySummaryReply(rows=[_row(row) for row in rows])
+
+    async def RequestEnergy(  # noqa: N802
+        self, request: pb.RequestEnergyRequest, context: Context
+    ) -> pb.RequestEnergyReply:
+        """Look one request up."""
+        await asyncio.to_thread(self._journal.move)
+        row = await asyncio.to_thread(self._journal.store.request, request.request_id)
+        if row is None:
+            await abort(context, NotFound(f"no request {request.request_id} in the journal"))
+        return pb.RequestEnergyReply(
+            row=_row(row.summary),
+            energy=pb.EnergyReport(
+                dynamic_nanojoules=row.summary.dynamic_nanojoules,
+                static_nanojoules=row.summary.static_nanojoules,
+                uncertainty_nanojoules=row.uncertainty_nanojoules,
+                provenance=row.summary.provenance,
+                sharing="exclusive",
+                state=row.energy_state,
+                boundary=row.boundary,
+            ),
+            accepted_unix_nanoseconds=row.accepted_unix,
+        )
+
+
+def _model(model: Model) -> pb.ModelState:
+    return pb.ModelState(
+        name=model.name,
+        version=model.version,
+        points=[_point(point) for point in model.points],
+        problems=model.problems,
+    )
+
+
+def _point(point: Point) -> pb.PointState:
+    return pb.PointState(
+        variant=point.variant,
+        device=point.device,
+        steps=point.steps,
+        margin=point.margin,
+        accuracy=point.accuracy,
+        dynamic_joules=point.dynamic_nanojoules / NANO,
+        upper_joules=point.upper_nanojoules / NANO,
+        seconds=point.seconds,
+        provenance=point.provenance,
+        artifact_digest=point.digest,
+    )
+
+
+def _row(row: SummaryRow) -> pb.EnergyRow:
+    return pb.EnergyRow(
+        policy=row.policy,
+        model=row.model,
+        variant=row.variant,
+        device=row.device,
+        provenance=row.provenance,
+        status=row.status,
+        requests=row.requests,
+        dynamic_nanojoules=row.dynamic_nanojoules,
+        static_nanojoules=row.static_nanojoules,
+        device_seconds=row.device_seconds,
+    )

@@ -1,0 +1,348 @@
+"""Take a request to an answer: decide, dispatch, settle, record. The one place that joins router, fleet and journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from daemon.budget import Budget, limit_of
+from daemon.clock import NANO, Clock
+from daemon.config import PolicyConfig
+from daemon.errors import (
+    DeadlinePassed,
+    NoCandidate,
+    NotFound,
+    OverBudget,
+    Overloaded,
+    PolicyRefused,
+    RequestError,
+    Unavailable,
+)
+from daemon.fleet import Fleet, Job, Outcome
+from daemon.journal import Journal, Record
+from daemon.ledger import Energy, provisional
+from daemon.points import Point
+from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
+from hal.device import Inference
+from hal.errors import DeviceUnavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STATUS = {
+    DeadlinePassed: "deadline",
+    NoCandidate: "no_candidate",
+    OverBudget: "over_budget",
+    Overloaded: "overloaded",
+    Unavailable: "unavailable",
+}
+
+
+class Answer(NamedTuple):
+    """What a request came to. `scores` is (N, classes)."""
+
+    request_id: int
+    scores: NDArray[np.float32]
+    steps: int
+    point: Point
+    policy: str
+    energy: Energy
+    device_seconds: float
+    queue_seconds: float
+    journaled: bool
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A request under way: what its record needs, and the attempt that runs now.
+
+    `ended_as` is its terminal status once that is decided; an attempt that lands later only adds what it spent.
+    `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded.
+    """
+
+    request_id: int
+    accepted_unix: int
+    accepted: int
+    images: int
+    landing: asyncio.Future[Answer]
+    policy: str = ""
+    reign: int = 0
+    job: Job | None = None
+    landed: Job | None = None
+    energy: Energy | None = None
+    waited: bool = False
+    reserved_nanojoules: int = 0
+    failed_nanojoules: int = 0
+    ended_as: str = ""
+
+
+class _Recalled(Exception):
+    """A policy switch took a queued request back: it is decided again."""
+
+
+class Dispatcher:
+    """Serves requests under the policy in force. Everything runs on the event loop."""
+
+    def __init__(
+        self, fleet: Fleet, journal: Journal, policies: dict[str, PolicyConfig], start: str, clock: Clock, unix: Clock
+    ) -> None:
+        """Put the start policy in force. Raises `PolicyRefused` for a policy that this host cannot keep."""
+        self.policies = policies
+        self.fleet = fleet
+        self._journal = journal
+        self._clock = clock
+        self._unix = unix
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._flying: dict[Job, _Flight] = {}
+        for name in policies:
+            self._check_limit(name)
+        policy = policies[start]
+        longest = max(round(each.window_seconds * NANO) for each in policies.values())
+        limit = limit_of(policy.budget_watts, policy.window_seconds)
+        self.budget = Budget(limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
+        self.router = Router(start, policy, self.budget, fleet.load_seconds)
+        for lane in fleet.lanes.values():
+            lane.landed = self._landed
+        self._reign = journal.reign(start, limit, fleet.static_watts, clock())
+
+    def seed(self, spent: list[tuple[int, int]]) -> None:
+        """Enter what was spent before this daemon started, as (end, nanojoules), oldest first."""
+        for ended, nanojoules in spent:
+            self.budget.spend(nanojoules, ended)
+
+    def set_policy(self, name: str) -> str:
+        """Put another policy in force at once, on the ledger as it stands; give the name of the one before.
+
+        What is queued and not yet running is taken back and decided again. Raises `NotFound`.
+        """
+        if name not in self.policies:
+            raise NotFound(f"no policy {name!r}; known are {', '.join(self.policies)}")
+        previous, policy = self.router.name, self.policies[name]
+        self.router.name, self.router.policy = name, policy
+        self.budget.limit = limit_of(policy.budget_watts, policy.window_seconds)
+        self._reign = self._journal.reign(name, self.budget.limit, self.budget.static_watts, self._clock())
+        for job in list(self._flying):
+            self._recall(job)
+        for turn in self._waiting:
+            _set(turn)
+        return previous
+
+    def _check_limit(self, name: str) -> None:
+        """Refuse a limit that static power alone breaks; zero means to serve nothing."""
+        watts, static = self.policies[name].budget_watts, self.fleet.static_watts
+        if 0 < watts < static:
+            raise PolicyRefused(f"policy.{name}.budget_watts: {watts} is below the static power of {static:.3f} W")
+
+    async def classify(self, points: list[Point], images: NDArray[np.generic], wanted: Constraints) -> Answer:
+        """Answer a checked request for a model of these points. Raises a `RequestError`.
+
+        Either way the journal has the request's end first.
+        """
+        number, landing = self._journal.next_request_id(), self._loop.create_future()
+        flight = _Flight(number, self._unix(), self._clock(), len(images), landing)
+        try:
+            return await self._serve(flight, points, images, wanted)
+        except RequestError as error:
+            flight.ended_as = STATUS[type(error)]
+            self._journal.finished([self._record(flight)])
+            raise
+        except asyncio.CancelledError:
+            if not flight.ended_as:
+                flight.ended_as = "deadline" if self._clock() >= wanted.deadline else "cancelled"
+                if flight.job is None:
+                    self._journal.finished([self._record(flight)])
+            raise
+        finally:
+            self._pass_on(flight)
+
+    async def _serve(
+        self, flight: _Flight, points: list[Point], images: NDArray[np.generic], wanted: Constraints
+    ) -> Answer:
+        tried: set[str] = set()
+        while True:
+            flight.policy, flight.reign = self.router.name, self._reign
+            now = self._clock()
+            if now >= wanted.deadline:
+                raise DeadlinePassed
+            candidates = [point for point in points if point.device not in tried] if tried else points
+            decision = self.router.decide(candidates, wanted, now)
+            if isinstance(decision, Dispatch):
+                self._pass_on(flight)
+                try:
+                    return await self._fly(flight, decision, images, wanted.deadline, now)
+                except _Recalled:
+                    continue
+                except DeviceUnavailable:
+                    tried.add(decision.point.device)
+            elif isinstance(decision, Wait):
+                await self._wait(flight, decision.until, now)
+            else:
+                raise self._refusal(decision, bool(tried))
+
+    def _refusal(self, refuse: Refuse, failed_over: bool) -> RequestError:
+        retry_seconds = max(refuse.retry_nanoseconds / NANO, 1e-3)
+        if refuse.reason == "budget":
+            return OverBudget(self.router.name, retry_seconds)
+        if refuse.reason == "load":
+            return Overloaded(retry_seconds)
+        if refuse.reason == "lost" or failed_over:
+            return Unavailable("every device that could serve the request is lost")
+        return NoCandidate(f"no operating point meets the constraints under policy {self.router.name!r}")
+
+    async def _fly(
+        self, flight: _Flight, dispatch: Dispatch, images: NDArray[np.generic], deadline: int, now: int
+    ) -> Answer:
+        """Make one attempt. Raises `DeviceUnavailable`, `DeadlinePassed`, `_Recalled`."""
+        point, reservation = dispatch
+        flight.reserved_nanojoules = reservation.nanojoules
+        if flight.landing.done():
+            flight.landing = self._loop.create_future()
+        job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
+        self._flying[job] = flight
+        # Should the daemon die, what earlier attempts may have spent counts as well.
+        held = reservation.nanojoules + flight.failed_nanojoules
+        self._journal.reserved(flight.request_id, flight.reign, point, held, now)
+        self.fleet.lanes[point.device].submit(job)
+        timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
+        try:
+            return await flight.landing
+        except asyncio.CancelledError:
+            self._call_off(job)
+            raise
+        finally:
+            timer.cancel()
+
+    def _landed(self, jobs: list[Job], outcome: Outcome) -> None:
+        """Settle a batch that ended on its device, record it with one write, then let its requests go on."""
+        records, answered = [], []
+        for job in jobs:
+            flight = self._flying.pop(job)
+            flight.job, flight.landed = None, job
+            flight.energy = energy = self._settle(flight, job, outcome)
+            if flight.ended_as:
+                records.append(self._record(flight))
+            elif flight.landing.done():
+                # Cancelled or expired in this turn of the loop: its request is about to end and records what it spent.
+                continue
+            elif not isinstance(outcome, Inference) or job.ended > job.deadline:
+                failure = outcome if isinstance(outcome, DeviceUnavailable) else DeadlinePassed()
+                flight.landing.set_exception(failure)
+            elif energy is not None:
+                flight.ended_as = "ok"
+                seconds = outcome.seconds * flight.images / len(outcome.scores)
+                records.append(self._record(flight, seconds))
+                answered.append((flight, job, outcome, energy, seconds))
+        journaled = self._journal.finished(records) if records else True
+        for flight, job, inference, energy, seconds in answered:
+            scores = inference.scores[job.first : job.first + flight.images]
+            queued = (job.started - flight.accepted) / NANO
+            flight.landing.set_result(
+                Answer(
+                    flight.request_id, scores, inference.steps, job.point, flight.policy, energy, seconds, queued,
+                    journaled,
+                )
+            )  # fmt: skip
+        self._wake()
+
+    def _settle(self, flight: _Flight, job: Job, outcome: Outcome) -> Energy | None:
+        """Turn a reservation into what was spent; a failed run keeps all of it, one that never ran gives it back."""
+        reservation = job.reservation
+        if isinstance(outcome, Inference):
+            static_watts = self.fleet.lanes[job.point.device].static_watts
+            energy = provisional(job.point, outcome, static_watts, job.first, flight.images)
+            self.budget.settle(reservation, energy.dynamic_nanojoules, job.ended)
+            return _with_failures(energy, flight.failed_nanojoules)
+        if outcome is None:
+            self.budget.cancel(reservation)
+        else:
+            self.budget.settle(reservation, reservation.nanojoules, job.ended)
+            flight.failed_nanojoules += reservation.nanojoules
+        return None
+
+    def _expire(self, job: Job) -> None:
+        """The deadline passed: a queued attempt is called off, a running one is not waited for."""
+        flight = self._flying.get(job)
+        self._call_off(job)
+        if flight is not None and not flight.landing.done():
+            flight.landing.set_exception(DeadlinePassed())
+
+    def _recall(self, job: Job) -> None:
+        """Take a queued attempt back to be decided again."""
+        flight = self._flying[job]
+        if self._call_off(job) and not flight.landing.done():
+            flight.landing.set_exception(_Recalled())
+
+    def _call_off(self, job: Job) -> bool:
+        """Take an attempt out of its queue and give its reservation back, unless it runs or has landed."""
+        flight = self._flying.get(job)
+        if flight is None or not self.fleet.lanes[job.point.device].call_off(job):
+            return False
+        del self._flying[job]
+        flight.job = None
+        self.budget.cancel(job.reservation)
+        self._wake()
+        return True
+
+    def _record(self, flight: _Flight, device_seconds: float = 0.0) -> Record:
+        """Make the request's terminal record. While an attempt still runs, its reservation stands for its energy."""
+        held = flight.failed_nanojoules + (flight.job.reservation.nanojoules if flight.job else 0)
+        energy, ran = flight.energy, flight.job or flight.landed
+        ended = ran.ended if energy and ran else self._clock()
+        if energy is None and held:
+            energy = Energy(held, 0, 0, "modelled", "accelerator", "exclusive")
+        return Record(
+            flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
+            ended, ran.point if ran else None, ran.started if ran else 0,
+            flight.reserved_nanojoules, energy, device_seconds,
+        )  # fmt: skip
+
+    async def _wait(self, flight: _Flight, until: int, now: int) -> None:
+        """Wait until `until`, or until a settlement makes room and this request is the first in line.
+
+        One that waited in vain keeps its place.
+        """
+        turn: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_later((until - now) / NANO, _set, turn)
+        if flight.waited:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+        flight.waited = True
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _pass_on(self, flight: _Flight) -> None:
+        """Let the next in line try as well, now that this one has what it waited for, or never will."""
+        if flight.waited:
+            flight.waited = False
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
+def _set(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def _with_failures(energy: Energy, failed_nanojoules: int) -> Energy:
+    """Add what failed attempts may have spent, of which nothing more is known than the bound."""
+    if not failed_nanojoules:
+        return energy
+    return energy._replace(
+        dynamic_nanojoules=energy.dynamic_nanojoules + failed_nanojoules,
+        uncertainty_nanojoules=energy.uncertainty_nanojoules + failed_nanojoules,
+    )

@@ -1,0 +1,60 @@
+"""What can go wrong with a request, in the daemon's own words. `daemon/status.py` gives each its gRPC status."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """A request that ends without an answer. The message is fit for the client's eyes."""
+
+
+class InvalidRequest(RequestError):
+    """The request is malformed. `field` names the part that is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class NotFound(RequestError):
+    """The request names something that does not exist."""
+
+
+class NoCandidate(RequestError):
+    """No operating point of the model meets the request's or the policy's constraints."""
+
+
+class Unavailable(RequestError):
+    """Every device that could serve the request is lost."""
+
+
+class OverBudget(RequestError):
+    """The power budget has no room within the deadline. `retry_seconds` tells when it will."""
+
+    def __init__(self, policy: str, retry_seconds: float) -> None:
+        super().__init__(f"policy {policy!r}: the power budget has no room within the deadline")
+        self.policy = policy
+        self.retry_seconds = retry_seconds
+
+
+class Overloaded(RequestError):
+    """The queues are too long for the deadline. `retry_seconds` tells when they will have shortened."""
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("the devices are busy beyond the deadline")
+        self.retry_seconds = retry_seconds
+
+
+class DeadlinePassed(RequestError):
+    """The deadline passed before an answer was there."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before an answer was there")
+
+
+class PolicyRefused(RequestError):
+    """A policy cannot be put in force on this host."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used: the message names the file, the key and the reason."""

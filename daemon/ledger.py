@@ -1,0 +1,52 @@
+"""Who gets the joules: the energy of a request, in whole nanojoules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from daemon.clock import NANO
+from daemon.points import Point
+from hal.device import Inference
+
+
+class Energy(NamedTuple):
+    """What a request cost, with every label that a figure must carry.
+
+    `dynamic_nanojoules` is what the request added, `static_nanojoules` its share of what the device draws anyway, by
+    occupancy. `uncertainty_nanojoules` is the standard uncertainty of the dynamic part.
+    """
+
+    dynamic_nanojoules: int
+    static_nanojoules: int
+    uncertainty_nanojoules: int
+    provenance: str
+    boundary: str
+    sharing: str
+    state: str = "provisional"
+
+    @property
+    def total_nanojoules(self) -> int:
+        """Give the dynamic and the static part together."""
+        return self.dynamic_nanojoules + self.static_nanojoules
+
+
+def provisional(point: Point, inference: Inference, static_watts: float, first: int, images: int) -> Energy:
+    """Give the figure that leaves with the reply of the images `first` to `first + images` of a batch.
+
+    A device runs one batch at a time, so all of it belongs to the batch; its images share it equally, in whole
+    nanojoules that add up to the batch's.
+    """
+    batch = len(inference.scores)
+
+    def share(joules: float) -> int:
+        total = round(joules * NANO)
+        return total * (first + images) // batch - total * first // batch
+
+    return Energy(
+        dynamic_nanojoules=share(inference.dynamic_joules),
+        static_nanojoules=share(static_watts * inference.seconds),
+        uncertainty_nanojoules=share(inference.uncertainty_joules),
+        provenance=point.provenance,
+        boundary=point.boundary,
+        sharing="exclusive" if images == batch else "shared",
+    )

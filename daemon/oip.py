@@ -1,0 +1,205 @@
+"""The Open Inference Protocol (KServe v2): `inference.GRPCInferenceService`, so that stock clients work unmodified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from daemon.clock import NANO, Clock
+from daemon.config import Server
+from daemon.dispatcher import Answer, Dispatcher
+from daemon.errors import InvalidRequest, RequestError
+from daemon.inputs import check_constraints, check_tensor
+from daemon.points import Model
+from daemon.status import abort
+from daemon.version import VERSION
+from protos import open_inference_pb2 as pb
+from protos import open_inference_pb2_grpc
+
+if TYPE_CHECKING:
+    import grpc
+    from numpy.typing import NDArray
+
+    Context = grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelInferResponse]
+    AnyContext = grpc.aio.ServicerContext[object, object]
+
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+CLASSIFICATION = "classification"
+PLATFORM = "jouled"
+
+
+class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers the protocol's core."""
+
+    def __init__(self, dispatcher: Dispatcher, server: Server, clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._server = server
+        self._clock = clock
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: AnyContext) -> pb.ServerLiveResponse:  # noqa: N802
+        """Tell that the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: AnyContext) -> pb.ServerReadyResponse:  # noqa: N802
+        """Tell whether any model can be served."""
+        ready = any(model.points for versions in self._dispatcher.fleet.models.values() for model in versions.values())
+        return pb.ServerReadyResponse(ready=ready)
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: AnyContext) -> pb.ModelReadyResponse:  # noqa: N802
+        """Tell whether a model can be served; an unknown one cannot."""
+        try:
+            model = self._dispatcher.fleet.find(request.name, request.version)
+        except RequestError:
+            return pb.ModelReadyResponse(ready=False)
+        lanes = self._dispatcher.fleet.lanes
+        return pb.ModelReadyResponse(ready=any(not lanes[point.device].lost for point in model.points))
+
+    async def ServerMetadata(  # noqa: N802
+        self, request: pb.ServerMetadataRequest, context: AnyContext
+    ) -> pb.ServerMetadataResponse:
+        """Name the server and the extensions that work."""
+        return pb.ServerMetadataResponse(name="jouled", version=VERSION, extensions=[CLASSIFICATION])
+
+    async def ModelMetadata(  # noqa: N802
+        self, request: pb.ModelMetadataRequest, context: AnyContext
+    ) -> pb.ModelMetadataResponse:
+        """Describe a model, its nominal energies among its properties."""
+        try:
+            model = self._dispatcher.fleet.find(request.name, request.version)
+        except RequestError as error:
+            await abort(context, error)
+        spec, metadata = model.manifest.input, pb.ModelMetadataResponse.TensorMetadata
+        properties = {}
+        for point in model.points:
+            key = f"{point.variant}.{point.device}.{point.steps}" + (f".margin{point.margin}" if point.margin else "")
+            properties[f"{key}.energy_joules"] = repr(point.dynamic_nanojoules / NANO)
+            properties[f"{key}.energy_provenance"] = point.provenance
+            properties[f"{key}.accuracy"] = repr(point.accuracy)
+            properties[f"{point.variant}.artifact_digest"] = point.digest
+        return pb.ModelMetadataResponse(
+            name=model.name,
+            versions=sorted(self._dispatcher.fleet.models[model.name], key=int),
+            platform=PLATFORM,
+            inputs=[metadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])],
+            outputs=[metadata(name=model.manifest.output, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
+            properties=properties,
+        )
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+        """Answer one request of one or more images."""
+        try:
+            return await self._infer(request, context.time_remaining())
+        except RequestError as error:
+            await abort(context, error)
+
+    async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> pb.ModelInferResponse:
+        model = self._dispatcher.fleet.find(request.model_name, request.model_version)
+        classes = _classes(request, model)
+        images = _images(request, model, self._server.batch_limit)
+        timeout = _number(request, "timeout")
+        if timeout:
+            seconds = timeout / 1e6
+            remaining_seconds = seconds if remaining_seconds is None else min(seconds, remaining_seconds)
+        wanted = check_constraints(
+            self._clock(), remaining_seconds, self._server, len(images),
+            _number(request, "max_energy_joules"), _number(request, "min_accuracy") or 0.0,
+        )  # fmt: skip
+        answer = await self._dispatcher.classify(model.points, images, wanted)
+        return _response(request, model, answer, classes)
+
+
+def _images(request: pb.ModelInferRequest, model: Model, batch_limit: int) -> NDArray[np.generic]:
+    """Check and view the one input of a request, raw or typed."""
+    spec = model.manifest.input
+    if len(request.inputs) != 1:
+        raise InvalidRequest("inputs", f"{len(request.inputs)} are given, the model takes 1 named {spec.name!r}")
+    given = request.inputs[0]
+    if given.name != spec.name:
+        raise InvalidRequest("inputs[0].name", f"is {given.name[:64]!r}, the model takes {spec.name!r}")
+    if given.datatype != DATATYPES[spec.dtype]:
+        raise InvalidRequest(
+            "inputs[0].datatype", f"is {given.datatype[:16]!r}, the model takes {DATATYPES[spec.dtype]!r}"
+        )
+    raw = request.raw_input_contents
+    if raw and (len(raw) != 1 or given.HasField("contents")):
+        raise InvalidRequest("raw_input_contents", f"{len(raw)} buffers for 1 input, and none beside typed contents")
+    data = raw[0] if raw else _typed(given, spec.dtype)
+    shape = list(given.shape)
+    if shape == list(spec.shape):
+        raise InvalidRequest("inputs[0].shape", f"is {shape}, the model takes {[-1, *spec.shape]}")
+    return check_tensor("inputs[0]", spec.dtype, shape, data, spec, batch_limit)
+
+
+def _typed(given: pb.ModelInferRequest.InferInputTensor, dtype: str) -> bytes:
+    """Turn typed contents into the bytes that raw contents would have."""
+    if dtype == "float32":
+        return np.asarray(given.contents.fp32_contents, np.float32).tobytes()
+    values = np.asarray(given.contents.uint_contents, np.uint32)
+    if values.size and int(values.max()) > np.iinfo(np.uint8).max:
+        raise InvalidRequest("inputs[0].contents", f"{values.max()} exceeds the 255 of UINT8")
+    return values.astype(np.uint8).tobytes()
+
+
+def _classes(request: pb.ModelInferRequest, model: Model) -> int:
+    """Give how many classes the classification extension asks for, 0 for plain scores."""
+    if len(request.outputs) > 1:
+        raise InvalidRequest("outputs", f"{len(request.outputs)} are asked for, the model has 1")
+    for wanted in request.outputs:
+        if wanted.name != model.manifest.output:
+            raise InvalidRequest("outputs[0].name", f"is {wanted.name[:64]!r}, the model has {model.manifest.output!r}")
+        if CLASSIFICATION in wanted.parameters:
+            count = wanted.parameters[CLASSIFICATION].int64_param
+            if count < 1:
+                raise InvalidRequest("outputs[0].parameters.classification", f"{count} is below 1")
+            return int(count)
+    return 0
+
+
+def _number(request: pb.ModelInferRequest, key: str) -> float | None:
+    """Read a numeric request parameter of whichever type it came in."""
+    if key not in request.parameters:
+        return None
+    parameter = request.parameters[key]
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in ("int64_param", "uint64_param", "double_param"):
+        raise InvalidRequest(f"parameters.{key}", "is not a number")
+    return float(getattr(parameter, kind))
+
+
+def _response(request: pb.ModelInferRequest, model: Model, answer: Answer, classes: int) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
+    output = response.outputs.add(name=model.manifest.output)
+    if classes:
+        rows = [_ranked(scores, model.manifest.labels, classes) for scores in answer.scores]
+        output.datatype = "BYTES"
+        output.shape.extend((len(rows), len(rows[0])))
+        texts = [text for row in rows for text in row]
+        response.raw_output_contents.append(b"".join(len(text).to_bytes(4, "little") + text for text in texts))
+    else:
+        output.datatype = "FP32"
+        output.shape.extend(answer.scores.shape)
+        response.raw_output_contents.append(answer.scores.tobytes())
+    _report(response, answer)
+    return response
+
+
+def _ranked(scores: NDArray[np.float32], labels: tuple[str, ...], classes: int) -> list[bytes]:
+    best = np.argsort(-scores, kind="stable")[:classes].tolist()
+    return [f"{scores[index]:f}:{index}:{labels[index]}".encode() for index in best]
+
+
+def _report(response: pb.ModelInferResponse, answer: Answer) -> None:
+    """Add the energy and how the request was served."""
+    energy, point, parameters = answer.energy, answer.point, response.parameters
+    parameters["energy_joules"].double_param = energy.dynamic_nanojoules / NANO
+    parameters["energy_static_joules"].double_param = energy.static_nanojoules / NANO
+    parameters["energy_uncertainty_joules"].double_param = energy.uncertainty_nanojoules / NANO
+    parameters["energy_provenance"].string_param = energy.provenance
+    parameters["energy_sharing"].string_param = energy.sharing
+    parameters["energy_state"].string_param = energy.state
+    parameters["device"].string_param = point.device
+    parameters["variant"].string_param = point.variant
+    parameters["policy"].string_param = answer.policy
+    parameters["simulated"].bool_param = point.simulated
+    parameters["steps"].int64_param = answer.steps

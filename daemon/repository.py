@@ -1,0 +1,42 @@
+"""The models that a repository folder holds: `model/version/variant/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hal import artifact
+from hal.artifact import Artifact
+from hal.errors import ArtifactError
+
+SHIPPED = Path(artifact.__file__).parent.parent / "models" / "zoo"
+
+
+@dataclass
+class Repository:
+    """The verified artifacts of a folder, and the reasons why others were refused."""
+
+    artifacts: list[Artifact] = field(default_factory=list)
+    refused: list[ArtifactError] = field(default_factory=list)
+
+
+def scan(folder: Path) -> Repository:
+    """Read every artifact below `folder`; one that is refused does not keep the others from serving.
+
+    Raises `ArtifactError` when the folder itself cannot be read.
+    """
+    found = Repository()
+    try:
+        variants = sorted(path for path in folder.glob("*/*/*/") if not path.name.startswith((".", "_")))
+    except OSError as error:
+        raise ArtifactError(str(folder), error.strerror or "cannot be read") from None
+    if not folder.is_dir():
+        raise ArtifactError(str(folder), "the repository is not a folder")
+    for path in variants:
+        try:
+            if any(part.is_symlink() for part in (path, path.parent, path.parent.parent)):
+                raise ArtifactError(str(path.relative_to(folder)), "symbolic links are not followed")
+            found.artifacts.append(artifact.read(path))
+        except ArtifactError as error:
+            found.refused.append(error)
+    return found

@@ -1,0 +1,230 @@
+"""The daemon as a process: open everything in order, serve, drain, close in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from daemon.classifier import Classifier
+from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
+from daemon.config import Config
+from daemon.control import Control
+from daemon.dispatcher import Dispatcher
+from daemon.fleet import Fleet
+from daemon.journal import Journal
+from daemon.oip import OpenInference
+from daemon.repository import SHIPPED, scan
+from protos import jouled_pb2, jouled_pb2_grpc, open_inference_pb2, open_inference_pb2_grpc
+
+CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
+# overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
+LIMITS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.http.overload_protection", 0),
+    ("grpc.server_handshake_timeout_ms", 5000),
+    ("grpc.max_connection_idle_ms", 600_000),
+]
+# Sockets are for their owner and group; the modes of their directories decide who is let in.
+SOCKET_UMASK = 0o007
+DRAIN_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the daemon keeps its journal and its sockets."""
+
+    state: Path
+    runtime: Path
+
+    @property
+    def inference_socket(self) -> Path:
+        """Where local clients connect."""
+        return self.runtime / "jouled.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the operator connects."""
+        return self.runtime / "control" / "control.sock"
+
+
+class _Told(Exception):
+    """Who watches the health has been told of the drain."""
+
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """The health of the services. Watches end with the news of the drain, which would wait for them in vain."""
+
+    draining = False
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Tell the status of a service, and each change of it until the drain."""
+
+        async def write(reply: health_pb2.HealthCheckResponse) -> None:
+            await context.write(reply)
+            if self.draining and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                raise _Told
+
+        with suppress(_Told):
+            await super().Watch(request, SimpleNamespace(write=write))
+
+
+class StartError(Exception):
+    """The daemon cannot start: the message says why."""
+
+
+async def serve(config: Config, places: Places, *, clock: Clock = boot_nanoseconds) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what was accepted and close.
+
+    Raises `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    os.umask(SOCKET_UMASK)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_own(places.runtime))
+        dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
+        statuses = Health()
+        inference = _server(config.server.message_bytes_limit)
+        jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            OpenInference(dispatcher, config.server, clock), inference
+        )
+        await _offer(inference, statuses, [CLASSIFIER, OPEN_INFERENCE])
+        operator = _server(config.server.message_bytes_limit)
+        jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
+        await _offer(operator, statuses, [CONTROL])
+        if config.server.tcp_address:
+            _bind(inference, config.server.tcp_address)
+        _bind_socket(inference, places.inference_socket)
+        _bind_socket(operator, places.control_socket)
+        # What was made until now lives as long as the process: no collection need look at it again.
+        gc.freeze()
+        await inference.start()
+        await operator.start()
+        notify(f"READY=1\nSTATUS=policy {dispatcher.router.name}, {len(config.device)} devices")
+        log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
+        await stop.wait()
+        notify("STOPPING=1")
+        log.info("draining")
+        statuses.draining = True
+        await statuses.enter_graceful_shutdown()
+        await inference.stop(DRAIN_SECONDS)
+        await operator.stop(DRAIN_SECONDS)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[tuple[Dispatcher, Control]]:
+    """Open journal, repository and devices; close them when the servers have stopped."""
+    boot = boot_id()
+    _make_folder(places.state)
+    journal = Journal(places.state, boot, clock, time.time_ns)
+    try:
+        if journal.lost:
+            log.warning("requests of a daemon that died are charged in full", requests=journal.lost)
+        folder = Path(config.repository) if config.repository else SHIPPED
+        repository = scan(folder)
+        for refused in repository.refused:
+            log.error("artifact refused", artifact=refused.subject, reason=refused.reason)
+        fleet = Fleet(config.device, clock)
+        try:
+            await fleet.start(repository.artifacts)
+            for versions in fleet.models.values():
+                for model in versions.values():
+                    for point in model.points:
+                        journal.register(point)
+            dispatcher = Dispatcher(fleet, journal, config.policy, config.start_policy, clock, time.time_ns)
+            longest = max(round(policy.window_seconds * NANO) for policy in config.policy.values())
+            dispatcher.seed(journal.store.recent(boot, clock(), time.time_ns(), longest))
+            refused_texts = [str(refused) for refused in repository.refused]
+            yield dispatcher, Control(dispatcher, journal, refused_texts, clock)
+        finally:
+            await fleet.close()
+    finally:
+        journal.close()
+
+
+def _server(message_bytes_limit: int) -> grpc.aio.Server:
+    return grpc.aio.server(options=[*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)])
+
+
+async def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
+    """Add health and reflection for the services."""
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    for service in ["", *services]:
+        await statuses.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> None:
+    """Bind or say why not."""
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        raise StartError(f"{address}: cannot be bound; is another daemon running?") from None
+
+
+def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
+    _make_folder(path.parent)
+    if len(str(path).encode()) > 107:
+        raise StartError(f"{path}: {len(str(path).encode())} bytes exceed the 107 of a Unix socket's path")
+    _bind(server, f"unix:{path}")
+
+
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Keep the folder of the sockets to this daemon: binding would take them from a daemon that serves on them."""
+    _make_folder(folder)
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(f"{folder}: another daemon has its sockets here") from None
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{folder}: {error.strerror}") from None
+
+
+def notify(state: str) -> None:
+    """Tell the supervisor, if there is one; see sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())

@@ -1,0 +1,5 @@
+"""The release."""
+
+from importlib.metadata import version
+
+VERSION = version("jouled")

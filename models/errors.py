@@ -1,0 +1,12 @@
+"""The error that leaves `models`."""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """A network cannot be converted. `subject` names the node or layer, `reason` says what is wrong with it."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(f"{subject}: {reason}")
+        self.subject = subject
+        self.reason = reason

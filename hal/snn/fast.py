@@ -92,20 +92,19 @@ class Engine:
 
 
 def _rows(bias: Integers) -> Integers:
-    return np.ascontiguousarray(bias, np.int64).reshape(len(bias), -1)
+    # The loops are compiled for arrays that can be written.
+    return np.require(bias, np.int64, ["C", "W"]).reshape(len(bias), -1)
 
 
 def compile_engine() -> None:
-    """Compile the engine for this processor into numba's cache, so that no daemon has to wait for it."""
-    shape = (2, 1, 1)
-    neuron = Lif(threshold=1)
-    weight = np.full((2, 2), 2, np.int16)
-    layers = (
-        Layer("00-input", shape, neuron),
-        Layer("01-dense", shape, neuron, Dense(weight)),
-        Layer("02-dense", shape, Accumulator(), Dense(weight)),
-    )
-    compile_network(Network(Encoder(1.0, 0.0), layers)).run(np.ones((1, *shape), np.int64), 1)
+    """Compile the loops for this processor, unless their machine code is kept: `python -m hal.snn.fast`.
+
+    That takes some 20 seconds, for which no daemon should have to wait.
+    """
+    layers = (Layer("in", (1, 1, 1), Lif(1)), Layer("out", (1, 1, 1), Accumulator(), Dense(np.ones((1, 1), np.int16))))
+    tables = Tables(Network(Encoder(1.0, 0.0), layers))
+    for state in (MaskState(tables), GradedState(tables)):
+        Engine(tables.network, state).run(np.zeros((1, 1, 1, 1), np.int64), 1)
 
 
 if __name__ == "__main__":

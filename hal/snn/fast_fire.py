@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from hal.snn.fast_compile import compiled, entry
 from hal.snn.fast_lanes import greater, larger, load16, ones, smaller, splat16, store, widen
 from hal.snn.network import STATE_LIMIT
 
 if TYPE_CHECKING:
     from hal.snn.fast_masks import Arrays
-
-COMPILE = {"nogil": True, "error_model": "numpy"}
 
 
 def _make_fire(variant: str) -> Any:
@@ -26,30 +25,27 @@ def _make_fire(variant: str) -> Any:
     """
     general, plain = variant == "general", variant == "plain"
 
-    @njit(**COMPILE)
+    @compiled
     def decay(state: Any, kept: Any) -> Any:
         """Multiply high and low twelve bits apart, as the product may take 36."""
         rounding = (state >> splat16(np.int32(31))) & splat16(np.int32(4095))
         low = (state & splat16(np.int32(4095))) * kept + rounding
         return (state >> splat16(np.int32(12))) * kept + (low >> splat16(np.int32(12)))
 
-    @njit(**COMPILE)
+    @compiled
     def fire(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
         """Advance the neurons by the sums of `steps` steps, and clear these."""
-        us, vs = arrays.u, arrays.v
-        stride = uint64(layer.stride)
+        us, vs, stride = arrays.u, arrays.v, uint64(layer.stride)
         at_state = uint64(layer.state) + uint64(row) * stride
         at_masks = uint64(layer.neurons) + uint64(row) * stride
         zero_sum = splat16(sums.dtype.type(0))
         scale = splat16(np.int32(6 + layer.shift))
         threshold = splat16(np.int32(layer.threshold))
-        to_zero = splat16(np.int32(0 if layer.soft else -1))
-        by_threshold = splat16(np.int32(layer.threshold if layer.soft else 0))
+        to_zero, by_threshold = splat16(np.int32(layer.soft - 1)), splat16(np.int32(layer.threshold * layer.soft))
         highest, deepest = splat16(np.int32(STATE_LIMIT)), splat16(np.int32(-STATE_LIMIT))
         span, two_spans = splat16(np.int32(STATE_LIMIT + 1)), splat16(np.int32(2 * STATE_LIMIT + 2))
         current_kept = splat16(np.int32(layer.current_kept))
-        voltage_kept = splat16(np.int32(layer.voltage_kept))
-        voltage_shift = splat16(np.int32(layer.voltage_shift))
+        voltage_kept, voltage_shift = splat16(np.int32(layer.voltage_kept)), splat16(np.int32(layer.voltage_shift))
         rounding = splat16(np.int32((1 << layer.voltage_shift) - 1))
         for i in range(uint64(0), stride, uint64(16)):
             at = uint64(slot) + i
@@ -91,7 +87,7 @@ fire_leaky = _make_fire("leaky")
 fire_general = _make_fire("general")
 
 
-@njit(**COMPILE)
+@compiled
 def sum_up(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
     """Advance neurons that only sum, and keep their values after each step in `series`."""
     stride = layer.stride
@@ -110,8 +106,8 @@ def sum_up(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: in
         arrays.totals[at] = total
 
 
-@njit(**COMPILE)
-def fire_one(neuron: Any, bias: Any, voltage: int, steps: int) -> tuple[int, int]:
+@compiled
+def fire_one(neuron: Any, bias: Any, voltage: Any, steps: Any) -> tuple[Any, int]:
     """Advance one neuron under a constant bias; give its voltage and the mask of the steps in which it fired."""
     mask = 0
     for step in range(steps):
@@ -124,7 +120,7 @@ def fire_one(neuron: Any, bias: Any, voltage: int, steps: int) -> tuple[int, int
     return voltage, mask
 
 
-@njit(**COMPILE)
+@compiled
 def fire_input(arrays: Arrays, neuron: Any, bias: Any, steps: int, fresh: bool) -> None:
     """Advance the input neurons."""
     for i in range(bias.size):
@@ -133,7 +129,7 @@ def fire_input(arrays: Arrays, neuron: Any, bias: Any, steps: int, fresh: bool) 
         arrays.masks[arrays.input_positions[i]] = mask
 
 
-@njit(**COMPILE, cache=True)
+@entry
 def draw_trains(neuron: Any, trains: Any) -> None:
     """Fill `trains` (blocks of sixteen steps, biases) with masks and, above bit 16, what starting from silence costs.
 
@@ -142,12 +138,12 @@ def draw_trains(neuron: Any, trains: Any) -> None:
     for column in range(trains.shape[1]):
         voltage = np.int64(neuron.initial)
         for block in range(trains.shape[0]):
-            voltage, mask = fire_one(neuron, np.int64(neuron.lowest + column), voltage, 16)
+            voltage, mask = fire_one(neuron, np.int64(neuron.lowest + column), voltage, np.int64(16))
             fired = np.int64(ones(uint64(mask)))
             trains[block, column] = mask | (min(fired, 17 - fired) - min(16 - fired, 1 + fired)) << 16
 
 
-@njit(**COMPILE)
+@compiled
 def look_up(
     trains: Any,
     block: int,

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
-from numba import njit
 
-from hal.snn.fast_fire import COMPILE
+from hal.snn.fast_compile import compiled, entry
 from hal.snn.fast_kernels import settled
 from hal.snn.network import (
     DECAY_UNITY,
@@ -64,21 +63,21 @@ class Arrays(NamedTuple):
     score_positions: Integers
 
 
-@njit(**COMPILE)
+@compiled
 def _decay(state: int, kept: int) -> int:
     """Keep `kept` / 4096 of a state, rounding its magnitude down."""
     magnitude = (abs(state) * kept) >> 12
     return magnitude if state >= 0 else -magnitude
 
 
-@njit(**COMPILE)
+@compiled
 def _wrap(number: int, bits: int) -> int:
     """Keep the low bits as a signed number."""
     half = 1 << (bits - 1)
     return ((number + half) & (2 * half - 1)) - half
 
 
-@njit(**COMPILE)
+@compiled
 def _step(neuron: Any, arrays: Arrays, at: int, arriving: Any, bias: Any) -> None:
     """Advance one neuron; the numbers are those of `hal.snn.reference`."""
     u, v = arrays.u[at], arrays.v[at]
@@ -113,8 +112,8 @@ def _step(neuron: Any, arrays: Arrays, at: int, arriving: Any, bias: Any) -> Non
     arrays.u[at], arrays.v[at], arrays.spikes[at] = u, v, spike
 
 
-@njit(**COMPILE)
-def _spread(layer: Any, arrays: Arrays, values: int, first: int, y: int) -> None:
+@compiled
+def _spread(layer: Any, arrays: Arrays, values: Any, first: int, y: int) -> None:
     """Add the synapses of the spikes in input row `y`, as `fast_kernels.spread` does."""
     tables = arrays.tables
     for n in range(layer.row):
@@ -134,7 +133,7 @@ def _spread(layer: Any, arrays: Arrays, values: int, first: int, y: int) -> None
                     arrays.sums[target + i] += value * arrays.weights[source + i]
 
 
-@njit(**COMPILE)
+@compiled
 def _advance(layer: Any, neuron: Any, arrays: Arrays, step: int) -> None:
     """Evaluate a layer for one step."""
     values, first = arrays.spikes, layer.source
@@ -159,7 +158,7 @@ def _advance(layer: Any, neuron: Any, arrays: Arrays, step: int) -> None:
         arrays.history[first : first + size] = arrays.spikes[layer.source : layer.source + size]
 
 
-@njit(**COMPILE)
+@compiled
 def _count(layer: Any, arrays: Arrays, events: Any) -> None:
     """Count the spikes that go to `layer`, and the synapses they pass."""
     for y in range(layer.height):
@@ -170,7 +169,7 @@ def _count(layer: Any, arrays: Arrays, events: Any) -> None:
                 events[1] += rows * np.int64(arrays.tables[layer.fans + n])
 
 
-@njit(**COMPILE)
+@compiled
 def _start(arrays: Arrays) -> None:
     """Bring all neurons to their initial state."""
     arrays.u[:] = 0
@@ -181,7 +180,7 @@ def _start(arrays: Arrays) -> None:
         arrays.v[neuron.at : neuron.at + neuron.size] = neuron.initial if neuron.kind == LIF else 0
 
 
-@njit(**COMPILE, cache=True)
+@entry
 def run(arrays: Arrays, exponent: int, bias: Any, start: int, stop: int, margin: int, result: Result) -> bool:
     """Do what `fast_kernels.run` does; `exponent` is that of the input's biases."""
     layers, neurons = arrays.layers, arrays.neurons
@@ -260,20 +259,20 @@ def _held(tables: Tables, index: int) -> int:
 def _neurons(tables: Tables) -> NDArray[np.void]:
     """Give the numbers of the neurons of every layer."""
     neurons = np.zeros(len(tables.network.layers), NEURONS)
-    for index, (layer, entry) in enumerate(zip(tables.network.layers, neurons)):
+    for index, (layer, numbers) in enumerate(zip(tables.network.layers, neurons)):
         neuron = layer.neuron
-        entry["at"], entry["size"] = tables.offsets[index], tables.places[index].size
-        entry["kind"], entry["wrap"] = KINDS.index(type(neuron)), isinstance(layer.synapse, Conv)
-        entry["delay"], entry["history"] = layer.delay, sum(_held(tables, before) for before in range(index))
+        numbers["at"], numbers["size"] = tables.offsets[index], tables.places[index].size
+        numbers["kind"], numbers["wrap"] = KINDS.index(type(neuron)), isinstance(layer.synapse, Conv)
+        numbers["delay"], numbers["history"] = layer.delay, sum(_held(tables, before) for before in range(index))
         if isinstance(neuron, Lif):
-            entry["threshold"], entry["soft"] = neuron.threshold << THRESHOLD_SHIFT, neuron.reset == "subtract"
-            entry["initial"] = neuron.initial_voltage
-            entry["current_kept"] = DECAY_UNITY - neuron.current_decay
-            entry["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
+            numbers["threshold"], numbers["soft"] = neuron.threshold << THRESHOLD_SHIFT, neuron.reset == "subtract"
+            numbers["initial"] = neuron.initial_voltage
+            numbers["current_kept"] = DECAY_UNITY - neuron.current_decay
+            numbers["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
         elif isinstance(neuron, (Delta, SigmaDelta)):
-            entry["fraction"] = neuron.spike_exponent + neuron.state_exponent
-            entry["threshold"] = neuron.threshold << int(entry["fraction"])
-            entry["state_exponent"] = neuron.state_exponent
+            numbers["fraction"] = neuron.spike_exponent + neuron.state_exponent
+            numbers["threshold"] = neuron.threshold << int(numbers["fraction"])
+            numbers["state_exponent"] = neuron.state_exponent
     return neurons
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
-from hal.snn.fast_fire import COMPILE, fire_general, fire_input, fire_leaky, fire_plain, look_up, sum_up
+from hal.snn.fast_compile import compiled, entry
+from hal.snn.fast_fire import fire_general, fire_input, fire_leaky, fire_plain, look_up, sum_up
 from hal.snn.fast_lanes import ones
 from hal.snn.fast_spread import spread, spread_dense
-from hal.snn.fast_tables import GENERAL, LEAKY, SUMMING
+from hal.snn.fast_tables import GENERAL, LEAKY, PLAIN, SUMMING
 
 if TYPE_CHECKING:
     from hal.snn.fast_layout import Result
     from hal.snn.fast_masks import Arrays
 
 
-@njit(**COMPILE)
+@compiled
 def delay_spikes(layer: Any, masks: Any, pending: Any, arriving: Any, steps: int, fresh: bool) -> None:
     """Hand on what arrives in this block, and keep the spikes that arrive later."""
     for i in range(layer.height * layer.source_stride):
@@ -30,45 +31,60 @@ def delay_spikes(layer: Any, masks: Any, pending: Any, arriving: Any, steps: int
         pending[layer.pending + i] = queue >> uint64(steps)
 
 
-@njit(**COMPILE)
-def advance(layer: Any, arrays: Arrays, sums: Any, steps: int, fresh: bool, inverted: bool) -> None:
-    """Evaluate a layer for a block of steps, row by row: a row of neurons fires once its last input row is spread."""
-    masks, first = arrays.masks, layer.source
-    if layer.delay:
-        delay_spikes(layer, arrays.masks, arrays.pending, arrays.arriving, steps, fresh)
-        masks, first = arrays.arriving, 0
-    opened = closed = 0
-    for y in range(layer.height):
-        while opened < layer.out_rows and arrays.tables[layer.opens + opened] <= y:
-            if inverted:
-                start = opened % layer.ring * layer.slot + 16 * layer.stride
-                for i in range(layer.stride):
-                    sums[start + i] = arrays.all_on[layer.all_on + opened * layer.stride + i]
-            opened += 1
-        if layer.dense:
-            spread_dense(layer, arrays, sums, masks[first:], steps, inverted)
-        else:
-            spread(layer, arrays, sums, masks, first + y * layer.source_stride, y, steps, inverted)
-        while closed < opened and arrays.tables[layer.closes + closed] <= y:
-            finish(layer, arrays, sums, closed % layer.ring * layer.slot, closed, steps, fresh)
-            closed += 1
-
-
-@njit(**COMPILE)
-def finish(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
-    """Advance the neurons of a row whose sums are complete, and clear the sums."""
-    if layer.kind == SUMMING:
-        sum_up(layer, arrays, sums, slot, row, steps, fresh)
-    elif layer.wide or layer.kind == GENERAL:
-        fire_general(layer, arrays, sums, slot, row, steps, fresh)
+@compiled
+def _finish_narrow(layer: Any, arrays: Arrays, slot: int, row: int, steps: int, fresh: bool) -> None:
+    if layer.kind == PLAIN:
+        fire_plain(layer, arrays, arrays.sums, slot, row, steps, fresh)
     elif layer.kind == LEAKY:
-        fire_leaky(layer, arrays, sums, slot, row, steps, fresh)
+        fire_leaky(layer, arrays, arrays.sums, slot, row, steps, fresh)
+    elif layer.kind == GENERAL:
+        fire_general(layer, arrays, arrays.sums, slot, row, steps, fresh)
     else:
-        fire_plain(layer, arrays, sums, slot, row, steps, fresh)
+        sum_up(layer, arrays, arrays.sums, slot, row, steps, fresh)
 
 
-@njit(**COMPILE)
-def count(layer: Any, tables: Any, masks: Any, kept: int, events: Any) -> None:
+@compiled
+def _finish_wide(layer: Any, arrays: Arrays, slot: int, row: int, steps: int, fresh: bool) -> None:
+    if layer.kind == SUMMING:
+        sum_up(layer, arrays, arrays.wide_sums, slot, row, steps, fresh)
+    else:
+        fire_general(layer, arrays, arrays.wide_sums, slot, row, steps, fresh)
+
+
+def _make_advance(finish: Any) -> Any:
+    """Make the evaluation of a layer for a block of steps; `finish` does what the neurons of a row do with the sums."""
+
+    @compiled
+    def advance(layer: Any, arrays: Arrays, sums: Any, steps: int, fresh: bool, inverted: bool) -> None:
+        """Go row by row: a row of neurons is finished once its last input row is spread."""
+        masks, first = arrays.masks, layer.source
+        if layer.delay:
+            delay_spikes(layer, arrays.masks, arrays.pending, arrays.arriving, steps, fresh)
+            masks, first = arrays.arriving, 0
+        opened, closed = np.int64(0), np.int64(0)
+        for y in range(layer.height):
+            while opened < layer.out_rows and arrays.tables[layer.opens + opened] <= y:
+                if inverted:
+                    start = opened % layer.ring * layer.slot + 16 * layer.stride
+                    for i in range(layer.stride):
+                        sums[start + i] = arrays.all_on[layer.all_on + opened * layer.stride + i]
+                opened += 1
+            if layer.dense:
+                spread_dense(layer, arrays, sums, masks, first, steps, inverted)
+            else:
+                spread(layer, arrays, sums, masks, first + y * layer.source_stride, y, steps, inverted)
+            while closed < opened and arrays.tables[layer.closes + closed] <= y:
+                finish(layer, arrays, closed % layer.ring * layer.slot, closed, steps, fresh)
+                closed += 1
+
+    return advance
+
+
+advance, advance_wide = _make_advance(_finish_narrow), _make_advance(_finish_wide)
+
+
+@compiled
+def count(layer: Any, tables: Any, masks: Any, kept: Any, events: Any) -> None:
     """Count the spikes within the steps `kept` and the synapses they pass on their way to `layer`."""
     spikes = operations = uint64(0)
     for y in range(layer.height):
@@ -83,7 +99,7 @@ def count(layer: Any, tables: Any, masks: Any, kept: int, events: Any) -> None:
     events[1] += operations
 
 
-@njit(**COMPILE)
+@compiled
 def settled(scores: Any, margin: int) -> bool:
     """Tell whether the best score leads the second best by `margin`."""
     best = second = np.int64(-(1 << 62))
@@ -92,10 +108,10 @@ def settled(scores: Any, margin: int) -> bool:
             best, second = score, best
         elif score > second:
             second = score
-    return best - second >= margin and scores.size > 1
+    return bool(best - second >= margin and scores.size > 1)
 
 
-@njit(**COMPILE)
+@compiled
 def score(last: Any, arrays: Arrays, scores: Any, steps: int, margin: int) -> tuple[int, bool]:
     """Bring the scores up to date step by step; give the steps until the margin is reached, or all of them."""
     for step in range(steps):
@@ -110,7 +126,7 @@ def score(last: Any, arrays: Arrays, scores: Any, steps: int, margin: int) -> tu
     return steps, False
 
 
-@njit(**COMPILE, cache=True)
+@entry
 def run(
     arrays: Arrays, neuron: Any, bias: Any, start: int, stop: int, block: int, margin: int, direct: bool, result: Result
 ) -> bool:
@@ -143,7 +159,7 @@ def run(
                 layer = layers[index]
                 flip = inverted and layer.all_on >= 0
                 if layer.wide:
-                    advance(layer, arrays, arrays.wide_sums, steps, fresh, flip)
+                    advance_wide(layer, arrays, arrays.wide_sums, steps, fresh, flip)
                 else:
                     advance(layer, arrays, arrays.sums, steps, fresh, flip)
             steps, done = score(last, arrays, result.scores[image], steps, margin)

@@ -12,7 +12,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
+
+from hal.snn.fast_compile import intrinsic
 
 
 class LanesType(types.Type):
@@ -142,12 +144,12 @@ def _define(symbol: Any, instruction: str) -> None:
 
     lanewise = _lanewise(instruction, emit)
 
-    def compiled(left: Any, right: Any) -> Any:
+    def operation(left: Any, right: Any) -> Any:
         return lanewise(left, right)
 
     @overload(symbol)
     def choose(left: Any, right: Any) -> Any:
-        return compiled if isinstance(left, LanesType) and left == right else None
+        return operation if isinstance(left, LanesType) and left == right else None
 
 
 for _symbol, _instruction in (
@@ -172,10 +174,10 @@ def _inverted(typing_context: Any, lanes: Any) -> Any:
 
 @overload(operator.invert)
 def _invert(lanes: Any) -> Any:
-    def compiled(lanes: Any) -> Any:
+    def operation(lanes: Any) -> Any:
         return _inverted(lanes)
 
-    return compiled if isinstance(lanes, LanesType) else None
+    return operation if isinstance(lanes, LanesType) else None
 
 
 @intrinsic

@@ -9,7 +9,7 @@ import numpy as np
 from hal.snn.fast_fire import draw_trains
 from hal.snn.fast_kernels import run
 from hal.snn.fast_layout import BLOCK, Result
-from hal.snn.fast_tables import LISTED, SUMMING, join
+from hal.snn.fast_tables import SUMMING, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ class MaskState:
         self._tables = tables
         active = tables.sizes["active"]
         lists = 2 * int(tables.records["buckets"].max())
+        listed = lists * int(tables.records["list_size"].max()) + LIST_WRITE
         self._arrays = Arrays(
             layers=tables.records,
             tables=tables.joined_tables(),
             weights=tables.joined_weights(),
             set_bits=_set_bits(),
-            targets=np.zeros(lists * LISTED + LIST_WRITE, np.uint32),
-            starts=np.zeros(max(lists * LISTED, active) + LIST_WRITE, np.uint32),
+            targets=np.zeros(listed, np.uint32),
+            starts=np.zeros(max(listed, active), np.uint32),
             listed=np.zeros(lists, np.uint64),
             straight_starts=np.zeros(active, np.uint32),
             straight_masks=np.zeros(active, np.uint32),

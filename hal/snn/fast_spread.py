@@ -5,28 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
-from hal.snn.fast_fire import COMPILE
+from hal.snn.fast_compile import compiled
 from hal.snn.fast_lanes import differing, load8, load16, load32, load64, lowest, ones, splat8, store, widen
-from hal.snn.fast_tables import LISTED
 
 if TYPE_CHECKING:
     from hal.snn.fast_masks import Arrays
 
 
-def _make_apply(adding: bool) -> Any:
-    """Make the loops that add weights to sums, or subtract them."""
+@compiled
+def _add(sums: Any, weights: Any) -> Any:
+    return sums + weights
 
-    @njit(**COMPILE)
-    def combine(sums: Any, weights: Any) -> Any:
-        return sums + weights if adding else sums - weights
 
-    @njit(**COMPILE)
+@compiled
+def _subtract(sums: Any, weights: Any) -> Any:
+    return sums - weights
+
+
+def _make_runs(combine: Any) -> Any:
+    """Make the loop that applies runs of weights, each `sixteens` times sixteen long, to the sums at `targets`."""
+
+    @compiled
     def apply_runs(
         sums: Any, offset: int, targets: Any, weights: Any, row: int, starts: Any, first: int, end: int, sixteens: int
     ) -> None:
-        """Apply runs of weights, each `sixteens` times sixteen long, to the runs of sums at `targets`."""
         for k in range(first, end):
             target = offset + uint64(targets[k])
             start = row + uint64(starts[k])
@@ -41,9 +45,14 @@ def _make_apply(adding: bool) -> Any:
             if sixteens & uint64(1):
                 store(sums, target, combine(load16(sums, target), widen(load16(weights, start), sums)))
 
-    @njit(**COMPILE)
-    def apply_rows(sums: Any, target: int, weights: Any, starts: Any, count: int, sixteens: int) -> None:
-        """Apply `count` rows of weights to one row of sums, which stays in registers piece by piece."""
+    return apply_runs
+
+
+def _make_rows(combine: Any) -> Any:
+    """Make the loop that applies `count` rows of weights to one row of sums, which stays in registers in pieces."""
+
+    @compiled
+    def apply_rows(sums: Any, target: Any, weights: Any, starts: Any, count: Any, sixteens: int) -> None:
         end = target + sixteens * uint64(16)
         at = uint64(0)
         while target + uint64(128) <= end:
@@ -64,20 +73,20 @@ def _make_apply(adding: bool) -> Any:
             target += uint64(16)
             at += uint64(16)
 
-    return apply_runs, apply_rows
+    return apply_rows
 
 
-add_runs, add_rows = _make_apply(True)
-subtract_runs, subtract_rows = _make_apply(False)
+add_runs, subtract_runs = _make_runs(_add), _make_runs(_subtract)
+add_rows, subtract_rows = _make_rows(_add), _make_rows(_subtract)
 
 
-@njit(**COMPILE)
+@compiled
 def flush(layer: Any, arrays: Arrays, sums: Any, y: int) -> None:
     """Apply the listed events to all open rows that input row `y` reaches, and empty the lists."""
     for bucket in range(uint64(layer.buckets)):
         sixteens = uint64(arrays.tables[uint64(layer.bucket_sixteens) + bucket])
-        adding = bucket * uint64(LISTED)
-        subtracting = (bucket + uint64(layer.buckets)) * uint64(LISTED)
+        adding = bucket * uint64(layer.list_size)
+        subtracting = (bucket + uint64(layer.buckets)) * uint64(layer.list_size)
         for run in range(arrays.tables[layer.row_ends + y], arrays.tables[layer.row_ends + y + 1]):
             at = uint64(layer.row_runs) + uint64(run) * uint64(2)
             row = uint64(arrays.tables[at])
@@ -93,15 +102,15 @@ def flush(layer: Any, arrays: Arrays, sums: Any, y: int) -> None:
     empty(layer, arrays.listed)
 
 
-@njit(**COMPILE)
+@compiled
 def empty(layer: Any, listed: Any) -> None:
     """Empty the lists of events."""
     for bucket in range(2 * layer.buckets):
-        listed[bucket] = bucket * LISTED
+        listed[bucket] = bucket * layer.list_size
 
 
-@njit(**COMPILE)
-def list_events(arrays: Arrays, bucket: int, mask: int, target: int, start: int, stride: int) -> None:
+@compiled
+def list_events(arrays: Arrays, bucket: int, mask: Any, target: int, start: int, stride: int) -> None:
     """List an event for every step in `mask`, eight steps at a time so that nothing depends on their number."""
     end = uint64(arrays.listed[bucket])
     weights = splat8(np.uint32(start))
@@ -115,7 +124,7 @@ def list_events(arrays: Arrays, bucket: int, mask: int, target: int, start: int,
     arrays.listed[bucket] = end
 
 
-@njit(**COMPILE)
+@compiled
 def spread(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, y: int, steps: int, inverted: bool) -> None:
     """Add the synapses of all spikes in input row `y`, whose masks start at `first`, to the sums of the open rows.
 
@@ -129,7 +138,7 @@ def spread(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, y: int
     adding, subtracting = uint64(0), uint64(layer.buckets)
     if inverted:
         adding, subtracting = subtracting, adding
-    room = uint64(LISTED)
+    room = uint64(layer.list_size)
     empty(layer, arrays.listed)
     for chunk in range(0, layer.row, 64):
         word = differing(masks, uint64(first + chunk), np.uint16(flip))
@@ -137,7 +146,7 @@ def spread(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, y: int
             word &= (uint64(1) << uint64(layer.row - chunk)) - uint64(1)
         if room < uint64(layer.most_listed):
             flush(layer, arrays, sums, y)
-            room = uint64(LISTED)
+            room = uint64(layer.list_size)
         room -= ones(word) * uint64(layer.most_listed // 64)
         while word:
             n = uint64(chunk) + lowest(word)
@@ -162,8 +171,8 @@ def spread(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, y: int
     flush(layer, arrays, sums, y)
 
 
-@njit(**COMPILE)
-def spread_dense(layer: Any, arrays: Arrays, sums: Any, masks: Any, steps: int, inverted: bool) -> None:
+@compiled
+def spread_dense(layer: Any, arrays: Arrays, sums: Any, masks: Any, first: int, steps: int, inverted: bool) -> None:
     """Do for a dense layer what `spread` does, step by step, so that sums can stay in registers."""
     every = uint64((1 << steps) - 1)
     flip = every if inverted else uint64(0)
@@ -171,13 +180,13 @@ def spread_dense(layer: Any, arrays: Arrays, sums: Any, masks: Any, steps: int, 
     sixteens = uint64(arrays.tables[layer.bucket_sixteens])
     straight = turned = uint64(0)
     for chunk in range(0, layer.row, 64):
-        word = differing(masks, uint64(chunk), np.uint16(flip))
+        word = differing(masks, uint64(first + chunk), np.uint16(flip))
         if chunk + 64 > layer.row:
             word &= (uint64(1) << uint64(layer.row - chunk)) - uint64(1)
         while word:
             n = uint64(chunk) + lowest(word)
             word &= word - uint64(1)
-            mask = uint64(masks[n]) ^ flip
+            mask = uint64(masks[uint64(first) + n]) ^ flip
             start = uint64(layer.weight) + n * uint64(layer.channel_stride)
             if ones(mask) * uint64(2) > uint64(steps + 1):
                 arrays.turned_starts[turned] = start
@@ -197,8 +206,8 @@ def spread_dense(layer: Any, arrays: Arrays, sums: Any, masks: Any, steps: int, 
         )  # fmt: skip
 
 
-@njit(**COMPILE)
-def apply_step(sums: Any, target: int, weights: Any, starts: Any, count: int, sixteens: int, adding: bool) -> None:
+@compiled
+def apply_step(sums: Any, target: int, weights: Any, starts: Any, count: Any, sixteens: int, adding: bool) -> None:
     """Add rows of weights to a row of sums, or subtract them."""
     if adding:
         add_rows(sums, target, weights, starts, count, sixteens)
@@ -206,9 +215,9 @@ def apply_step(sums: Any, target: int, weights: Any, starts: Any, count: int, si
         subtract_rows(sums, target, weights, starts, count, sixteens)
 
 
-@njit(**COMPILE)
+@compiled
 def apply_steps(
-    sums: Any, arrays: Arrays, starts: Any, masks: Any, count: int, steps: int, stride: int, sixteens: int, adding: bool
+    sums: Any, arrays: Arrays, starts: Any, masks: Any, count: Any, steps: int, stride: int, sixteens: int, adding: bool
 ) -> None:
     """Apply to the sums of each step the rows of weights whose mask has that step."""
     for step in range(uint64(steps)):

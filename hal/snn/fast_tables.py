@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,8 @@ LAYER = np.dtype(
             "source", "source_stride", "height", "row", "channels", "group_in", "group_out", "delay", "pending",
             # Tables and weights.
             "dense", "weight", "channel_stride", "columns", "column_runs", "column_ends", "buckets", "bucket_sixteens",
-            "most_listed", "row_runs", "row_ends", "fans", "opens", "closes", "ring", "slot", "all_on", "shift",
+            "most_listed", "list_size", "row_runs", "row_ends", "fans", "opens", "closes", "ring", "slot", "all_on",
+            "shift",
             # The neurons: `neurons` is the offset of masks, `state` that of voltages, currents and biases.
             "neurons", "out_rows", "stride", "state", "totals", "kind", "wide", "threshold", "soft", "initial",
             "current_kept", "voltage_kept", "voltage_shift",
@@ -49,8 +50,8 @@ LAYER = np.dtype(
 )  # fmt: skip
 # How the neurons of a layer are advanced; see `hal.snn.fast_fire`.
 PLAIN, LEAKY, GENERAL, SUMMING = range(4)
-# How many events a list of the kernels holds before it is applied.
-LISTED = 8192
+# How many events a list of the kernels holds, at least, before it is applied.
+LIST_SIZE = 8192
 
 
 class Tables:
@@ -92,11 +93,8 @@ class Tables:
             raise TypeError(f"{layer.name}: it has no synapses")
         runs = trace_runs(as_conv(layer.synapse, before.shape, source), source, target)
         record["source"], record["source_stride"] = self.offsets[index - 1], source.stride
-        record["height"], record["row"], record["channels"] = (
-            source.height,
-            source.width * source.channels,
-            source.channels,
-        )
+        record["height"], record["channels"] = source.height, source.channels
+        record["row"] = source.width * source.channels
         record["neurons"], record["out_rows"], record["stride"] = self.offsets[index], target.height, target.stride
         record["slot"], record["ring"] = (BLOCK + 1) * target.stride, runs.open_rows
         record["delay"] = layer.delay
@@ -104,7 +102,7 @@ class Tables:
             record["pending"] = self._reserve("pending", source.size)
             self.sizes["arriving"] = max(self.sizes["arriving"], source.size)
         self._fill_synapses(record, runs, source, layer.synapse, first=index == 1)
-        self._fill_neurons(record, layer, target)
+        self._fill_neurons(record, layer, target, sum_bounds(layer.synapse))
 
     def _fill_synapses(self, record: Any, runs: Runs, source: Rows, synapse: Synapse, *, first: bool) -> None:
         lowest, highest = sum_bounds(synapse)
@@ -123,6 +121,7 @@ class Tables:
         record["buckets"], record["bucket_sixteens"] = len(lengths), self._table(lengths)
         # Of 64 neurons, each may list all steps, the shared sum, and scratch behind the last.
         record["most_listed"] = 64 * 18 * max(len(column) for column in runs.columns)
+        record["list_size"] = max(LIST_SIZE, record["most_listed"])
         record["column_runs"] = self._table(
             [(at, stretch, lengths.index(sixteens)) for column in runs.columns for at, stretch, sixteens in column]
         )
@@ -145,7 +144,7 @@ class Tables:
             record["all_on"] = self._reserve("all_on", int(record["out_rows"] * record["stride"]))
             self.all_on.append(_all_on(record, runs, weight).ravel())
 
-    def _fill_neurons(self, record: Any, layer: Layer, target: Rows) -> None:
+    def _fill_neurons(self, record: Any, layer: Layer, target: Rows, sums: tuple[int, int]) -> None:
         record["state"] = self._reserve("state", target.size)
         bias: Integers = np.zeros(target.size, np.int64)
         if layer.bias is not None:
@@ -167,11 +166,11 @@ class Tables:
         record["initial"] = neuron.initial_voltage
         record["current_kept"] = DECAY_UNITY - neuron.current_decay
         record["voltage_kept"] = DECAY_UNITY - neuron.voltage_decay
-        record["kind"] = GENERAL if record["current_kept"] else LEAKY
+        record["kind"] = GENERAL if record["current_kept"] or record["wide"] else LEAKY
         kept, shift = DECAY_UNITY - neuron.voltage_decay, 12
         while kept % 2 == 0 and shift:
             kept, shift = kept // 2, shift - 1
-        deepest = _voltage_bound(neuron, layer.synapse, int(np.abs(bias).max()))
+        deepest = _voltage_bound(neuron, sums, int(np.abs(bias).max()))
         if (
             record["kind"] == LEAKY
             and not record["soft"]
@@ -202,12 +201,9 @@ class Tables:
         )
 
 
-def _voltage_bound(neuron: Lif, synapse: Optional[Synapse], bias: int) -> float:
+def _voltage_bound(neuron: Lif, sums: tuple[int, int], bias: int) -> float:
     """Bound the magnitude of the voltage of a neuron whose current lasts one step and that resets to zero."""
-    if synapse is None:
-        raise TypeError("an input layer has no synapses")
-    lowest, highest = sum_bounds(synapse)
-    each_step = (max(-lowest, highest) << SYNAPSE_SHIFT) + bias
+    each_step = (max(-sums[0], sums[1]) << SYNAPSE_SHIFT) + bias
     start = abs(neuron.initial_voltage)
     above = (neuron.threshold << THRESHOLD_SHIFT) + start + each_step
     if not neuron.voltage_decay:
@@ -216,7 +212,7 @@ def _voltage_bound(neuron: Lif, synapse: Optional[Synapse], bias: int) -> float:
 
 
 def join(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    """Put arrays one behind the other; none give an empty one."""
+    """Put parts one after the other."""
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype)
 
 

@@ -255,4 +255,8 @@ def _shown(value: object) -> str:
     """Give a value for an error message; an integer of many thousand digits has no text."""
     if isinstance(value, int) and value.bit_length() > 64:
         return f"an integer of {value.bit_length()} bits"
-    return repr(value)[:64]
+    try:
+        return repr(value)[:64]
+    except ValueError:
+        # Python writes no number of more than 4,300 digits.
+        return "a number of thousands of digits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,7 +18,6 @@ from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, places, re
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -178,6 +178,7 @@ def test_budget_of_static_power_alone_may_start(start_daemon: StartDaemon) -> No
 
 def test_nobody_is_told(start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon starts no other process, leaves nothing in its user's home and calls nobody."""
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     process = psutil.Process(start_daemon(CONFIG).process.pid)
     assert process.children() == []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FIRES_OFTEN = Lif(1, voltage_decay=4096)
 
 
-def _check(network: Network, bias: Integers, steps: int, engine: fast.Engine | None = None) -> None:
+def check_agreement(network: Network, bias: Integers, steps: int, engine: fast.Engine | None = None) -> None:
     """Assert that scores, events and traces are the reference's."""
     engine = engine or fast.compile_network(network)
     expected = reference.run(network, bias, steps, trace=True)
@@ -52,7 +52,7 @@ def test_random_networks_agree(first: int) -> None:
     """300 random networks give equal spikes, currents, voltages, scores and events."""
     for seed in range(first, first + 25):
         case = random_networks.spiking(seed)
-        _check(case.network, case.bias, case.steps)
+        check_agreement(case.network, case.bias, case.steps)
 
 
 @pytest.mark.parametrize("first", range(0, 40, 10))
@@ -60,7 +60,7 @@ def test_random_sigma_delta_networks_agree(first: int) -> None:
     """40 random sigma-delta networks give equal graded spikes and states."""
     for seed in range(first, first + 10):
         case = random_networks.sigma_delta(seed)
-        _check(case.network, case.bias, case.steps)
+        check_agreement(case.network, case.bias, case.steps)
 
 
 def test_the_graded_loops_do_all_that_the_masks_do() -> None:
@@ -68,7 +68,7 @@ def test_the_graded_loops_do_all_that_the_masks_do() -> None:
     for seed in range(300, 340):
         case = random_networks.spiking(seed)
         engine = fast.Engine(case.network, GradedState(Tables(case.network)))
-        _check(case.network, case.bias, case.steps, engine)
+        check_agreement(case.network, case.bias, case.steps, engine)
 
 
 @pytest.mark.parametrize("inputs", [100, 200, 500, 800])
@@ -79,7 +79,7 @@ def test_sums_of_any_size_agree(inputs: int, neuron: Lif) -> None:
     weight = rng.choice(np.array([255, 254], np.int16), size=(20, inputs))
     weight[1::2] = -256
     network = _two_layers(Dense(weight), (inputs, 1, 1), (20, 1, 1), neuron)
-    _check(network, rng.integers(-8, 60, (2, inputs, 1, 1)), 20)
+    check_agreement(network, rng.integers(-8, 60, (2, inputs, 1, 1)), 20)
 
 
 def test_each_width_of_sums_is_tried() -> None:
@@ -111,7 +111,7 @@ def test_synapses_agree_at_any_rate(synapse: Synapse, share: float) -> None:
     )
     bias = np.where(rng.random((2, 4, 10, 15)) < share, 8, -3)
     bias[:, :, ::3] -= rng.integers(0, 8, bias[:, :, ::3].shape)
-    _check(network, bias, 18)
+    check_agreement(network, bias, 18)
 
 
 def test_long_runs_agree() -> None:
@@ -123,7 +123,7 @@ def test_long_runs_agree() -> None:
     )
     network = Network(Encoder(20.0, 10.0), layers)
     for scale in (1, 40):
-        _check(network, scale * np.arange(-8, 22).reshape(1, 30, 1, 1), 150)
+        check_agreement(network, scale * np.arange(-8, 22).reshape(1, 30, 1, 1), 150)
 
 
 @pytest.mark.parametrize("delay", [1, 17, 62])
@@ -135,14 +135,14 @@ def test_delays_agree(delay: int) -> None:
         Layer("hidden", (12, 1, 1), Lif(30), Dense(weight), delay=delay),
         Layer("out", (12, 1, 1), Accumulator(), Dense(np.ones((12, 12), np.int16)), delay=3),
     )
-    _check(Network(Encoder(20.0, 10.0), layers), np.arange(-8, 22).reshape(1, 30, 1, 1), 90)
+    check_agreement(Network(Encoder(20.0, 10.0), layers), np.arange(-8, 22).reshape(1, 30, 1, 1), 90)
 
 
 def test_a_changing_bias_agrees() -> None:
     """The input may change from step to step."""
     case = random_networks.spiking(11)
     frames = np.random.default_rng(2).integers(-60, 200, (9, *case.bias.shape))
-    _check(case.network, frames, 9)
+    check_agreement(case.network, frames, 9)
 
 
 def test_a_run_ends_at_the_margin() -> None:

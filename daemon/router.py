@@ -13,6 +13,7 @@ from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
+from daemon.price import Market
 
 
 class Constraints(NamedTuple):
@@ -57,6 +58,7 @@ class Router:
         self.policy = policy
         self.budget = budget
         self._load = load
+        self.market = Market()
 
     def decide(self, points: Sequence[Point], wanted: Constraints, now: int) -> Decision:
         """Decide for one request among the operating points of its model.
@@ -78,9 +80,10 @@ class Router:
         timely = [point for point, seconds in backlogs if seconds <= left]
         if not timely:
             return Refuse("load", round((min(seconds for _, seconds in backlogs) - left) * NANO))
-        for point in self._order(timely, now):
+        for point in self._order(timely, living, wanted, now):
             reservation = self.budget.reserve(point.upper_nanojoules * wanted.images, now)
             if reservation is not None:
+                self.market.count(living, wanted.images, now, self.budget.limit.window_nanoseconds)
                 return Dispatch(point, reservation)
         cheapest = min(timely, key=lambda point: point.upper_nanojoules)
         frees = self.budget.frees_at(cheapest.upper_nanojoules * wanted.images, now)
@@ -88,6 +91,7 @@ class Router:
             return Refuse("budget", self.budget.limit.window_nanoseconds)
         if frees + round(cheapest.service_seconds * NANO) * wanted.images <= wanted.deadline:
             return Wait(frees)
+        self.market.count(living, wanted.images, now, self.budget.limit.window_nanoseconds)
         return Refuse("budget", frees - now)
 
     def _allows(self, point: Point, wanted: Constraints) -> bool:
@@ -99,27 +103,13 @@ class Router:
             return False
         return policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)
 
-    def _order(self, points: list[Point], now: int) -> list[Point]:
+    def _order(self, points: list[Point], living: list[Point], wanted: Constraints, now: int) -> list[Point]:
         strategy = self.policy.strategy
         if strategy == "saver":
             return sorted(points, key=lambda point: (point.dynamic_nanojoules, -point.accuracy))
         if strategy == "latency":
-            return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds)
+            return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * wanted.images)
         if strategy == "balanced":
-            price = self._price(points, now)
+            price = self.market.price(living, self.budget.steady_watts(now), now, self.budget.limit.window_nanoseconds)
             return sorted(points, key=lambda point: price * point.dynamic_nanojoules - point.accuracy)
         return sorted(points, key=lambda point: (-point.accuracy, point.dynamic_nanojoules))
-
-    def _price(self, points: list[Point], now: int) -> float:
-        """Price a nanojoule in accuracy: nothing with an empty window, prohibitive with a full one.
-
-        At half the headroom, the step from the cheapest to the most accurate point is just worth its price.
-        """
-        best = max(points, key=lambda point: point.accuracy)
-        cheapest = min(points, key=lambda point: point.dynamic_nanojoules)
-        extra = best.dynamic_nanojoules - cheapest.dynamic_nanojoules
-        if extra <= 0:
-            return 0.0
-        spendable = self.budget.limit.nanojoules - self.budget.static_nanojoules
-        headroom = max(self.budget.room_nanojoules(now), 1) / max(spendable, 1)
-        return (best.accuracy - cheapest.accuracy) / extra * (1.0 - headroom) / headroom

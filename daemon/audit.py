@@ -102,9 +102,7 @@ def _static(reigns: list[Reign]) -> tuple[NDArray[np.float64], NDArray[np.float6
     return np.array([reign.began for reign in reigns], np.float64), np.array([reign.static_watts for reign in reigns])
 
 
-def _drawn(
-    at: NDArray[np.float64], changes: NDArray[np.float64], watts: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _drawn(at: NDArray[np.float64], changes: NDArray[np.float64], watts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the static energy drawn from the first change until each of the moments `at`; negative before it."""
     totals = np.concatenate([[0.0], np.cumsum(watts[:-1] * np.diff(changes))])
     index = np.maximum(np.searchsorted(changes, at, "right") - 1, 0)

@@ -13,7 +13,7 @@ from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
-from daemon.price import Market
+from daemon.price import Demand
 
 
 class Constraints(NamedTuple):
@@ -58,7 +58,7 @@ class Router:
         self.policy = policy
         self.budget = budget
         self._load = load
-        self.market = Market()
+        self._demand = Demand()
 
     def decide(self, points: Sequence[Point], wanted: Constraints, now: int) -> Decision:
         """Decide for one request among the operating points of its model.
@@ -80,10 +80,10 @@ class Router:
         timely = [point for point, seconds in backlogs if seconds <= left]
         if not timely:
             return Refuse("load", round((min(seconds for _, seconds in backlogs) - left) * NANO))
-        for point in self._order(timely, living, wanted, now):
+        for point in self._order(timely, wanted, now):
             reservation = self.budget.reserve(point.upper_nanojoules * wanted.images, now)
             if reservation is not None:
-                self.market.count(living, wanted.images, now, self.budget.limit.window_nanoseconds)
+                self._count(living, wanted, now)
                 return Dispatch(point, reservation)
         cheapest = min(timely, key=lambda point: point.upper_nanojoules)
         frees = self.budget.frees_at(cheapest.upper_nanojoules * wanted.images, now)
@@ -91,8 +91,12 @@ class Router:
             return Refuse("budget", self.budget.limit.window_nanoseconds)
         if frees + round(cheapest.service_seconds * NANO) * wanted.images <= wanted.deadline:
             return Wait(frees)
-        self.market.count(living, wanted.images, now, self.budget.limit.window_nanoseconds)
+        self._count(living, wanted, now)
         return Refuse("budget", frees - now)
+
+    def _count(self, points: list[Point], wanted: Constraints, now: int) -> None:
+        """Count a request for the price, once its fate is decided: who waits asks again."""
+        self._demand.count(points, wanted.images, now, self.budget.limit.window_nanoseconds)
 
     def _allows(self, point: Point, wanted: Constraints) -> bool:
         policy = self.policy
@@ -103,13 +107,18 @@ class Router:
             return False
         return policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)
 
-    def _order(self, points: list[Point], living: list[Point], wanted: Constraints, now: int) -> list[Point]:
+    def _order(self, points: list[Point], wanted: Constraints, now: int) -> list[Point]:
         strategy = self.policy.strategy
         if strategy == "saver":
             return sorted(points, key=lambda point: (point.dynamic_nanojoules, -point.accuracy))
         if strategy == "latency":
-            return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * wanted.images)
+            return sorted(
+                points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * wanted.images
+            )
         if strategy == "balanced":
-            price = self.market.price(living, self.budget.steady_watts(now), now, self.budget.limit.window_nanoseconds)
-            return sorted(points, key=lambda point: price * point.dynamic_nanojoules - point.accuracy)
+            price = self._demand.price(self.budget.steady_watts(now), now)
+            return sorted(
+                points,
+                key=lambda point: (price * point.dynamic_nanojoules - point.accuracy, point.dynamic_nanojoules),
+            )
         return sorted(points, key=lambda point: (-point.accuracy, point.dynamic_nanojoules))

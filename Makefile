@@ -5,6 +5,7 @@ UV_VERSION := 0.13.9
 
 BIN := .venv/bin
 UV_READY := .venv/.uv-$(UV_VERSION)
+COMPILE_ENGINE := $(BIN)/python -m hal.snn.fast
 DEMO_READY := .venv/.demo-ready
 TEST_READY := .venv/.test-ready
 
@@ -24,7 +25,7 @@ demo: $(DEMO_READY)
 	$(BIN)/jouled demo
 
 test: $(TEST_READY)
-	$(BIN)/pytest --cov $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS) --cov
 
 check: $(TEST_READY)
 	$(BIN)/ruff format --check
@@ -47,8 +48,10 @@ $(UV_READY):
 # The demonstration needs less than the tests; whichever comes first, the other one adds to it or finds all it needs.
 $(DEMO_READY): pyproject.toml uv.lock $(UV_READY)
 	$(BIN)/uv sync --frozen --inexact --extra demo
+	$(COMPILE_ENGINE)
 	@touch $@
 
 $(TEST_READY): pyproject.toml uv.lock $(UV_READY)
 	$(BIN)/uv sync --frozen --extra test --extra demo --extra compile
+	$(COMPILE_ENGINE)
 	@touch $@ $(DEMO_READY)

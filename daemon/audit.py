@@ -2,12 +2,14 @@
 
 The energy of a request is spread evenly over the time it ran; static power flows all the time, as high as the latest
 reign says. The energy of a window is then a piecewise linear function of where it starts, so its maximum lies where a
-request or a reign begins or ends at one of the window's edges: those starts are all tried.
+request or a reign begins or ends at one of the window's edges: those starts are all tried. So are the first and the
+last nanosecond at which a window still touches a reign, since the limit changes there.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +58,9 @@ def worst_windows(reigns: list[Reign], spending: Spending) -> dict[str, float]:
     changes, drawn = _static(reigns)
     for window in sorted({reign.window_nanoseconds for reign in reigns}):
         edges = np.array([edge for reign in reigns for edge in (reign.began, reign.ended)], np.float64)
-        starts = np.unique(np.concatenate([times, times - window, edges, edges - window]))
+        starts = np.unique(
+            np.concatenate([times, times - window, edges, edges - 1, edges - window, edges - window + 1])
+        )
         energies = np.interp(starts + window, times, totals) - np.interp(starts, times, totals)
         statics = _drawn(starts + window, changes, drawn) - _drawn(starts, changes, drawn)
         limits = np.zeros(len(starts))
@@ -133,9 +137,10 @@ def _cumulative(spending: Spending) -> tuple[NDArray[np.float64], NDArray[np.flo
 def read_journal(path: Path) -> tuple[list[Reign], Spending]:
     """Read the reigns and what was spent in the last session of a store that no daemon uses.
 
-    A reign begins when what was dispatched before it has ended: what runs cannot be called back.
+    A reign lasts until what was dispatched under it has ended, beyond the next one's beginning: what runs cannot be
+    called back.
     """
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         (session,) = database.execute("SELECT MAX(id) FROM sessions").fetchone()
         rows = database.execute(
             "SELECT reign, IIF(started > 0, started, accepted), ended, dynamic_nanojoules FROM requests "
@@ -147,16 +152,10 @@ def read_journal(path: Path) -> tuple[list[Reign], Spending]:
             "WHERE session = ? ORDER BY began",
             (session,),
         ).fetchall()
-    database.close()
     columns = np.array(rows, np.int64).reshape(-1, 4)
-    last = int(columns[:, 2].max()) if len(columns) else 0
-    begins = []
-    for number, *_, began in named:
-        earlier = columns[columns[:, 0] < number]
-        begins.append(max(began, int(earlier[:, 2].max()) if len(earlier) else 0))
-    ends = [*begins[1:], max(last, begins[-1]) if begins else 0]
-    reigns = [
-        Reign(policy, limit, window, static, began, ended)
-        for (_, policy, limit, window, static, _), began, ended in zip(named, begins, ends, strict=True)
-    ]
+    reigns = []
+    for index, (number, policy, limit, window, static, began) in enumerate(named):
+        until = named[index + 1][-1] if index + 1 < len(named) else began
+        own = columns[columns[:, 0] <= number, 2]
+        reigns.append(Reign(policy, limit, window, static, began, max(until, int(own.max(initial=0)))))
     return reigns, Spending(columns[:, 1], columns[:, 2], columns[:, 3])

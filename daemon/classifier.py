@@ -50,6 +50,7 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
     ) -> None:
         """Answer requests of a stream as they become ready."""
         slots = asyncio.Semaphore(STREAM_CONCURRENCY)
+        writing = asyncio.Lock()
 
         async def serve(request: pb.ClassifyRequest) -> None:
             try:
@@ -57,9 +58,10 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
             except RequestError as error:
                 code: int = CODES[type(error)].value[0]
                 outcome = pb.ClassifyStreamReply(error=pb.Error(code=code, message=str(error), tag=request.tag))
-            finally:
-                slots.release()
-            await context.write(outcome)
+            # gRPC fails a call that is written to twice at a time. A slow reader holds its slots.
+            async with writing:
+                await context.write(outcome)
+            slots.release()
 
         async with asyncio.TaskGroup() as group:
             async for request in requests:

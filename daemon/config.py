@@ -15,7 +15,6 @@ from daemon.errors import ConfigError
 from hal.artifact import NAME
 from hal.open import DRIVERS
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
 STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
 
@@ -42,7 +41,7 @@ class DeviceConfig(Section, frozen=True):
 
     driver: str
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
-    core_watts: Positive = 7.5
+    core_watts: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 7.5
     time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 1.0
 
 
@@ -62,7 +61,7 @@ class PolicyConfig(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole file. `policy` names the one in force at the start, `repository` the folder of the models."""
+    """The whole file. `start_policy` names the one in force at the start, `repository` the folder of the models."""
 
     start_policy: str
     device: Annotated[dict[str, DeviceConfig], msgspec.Meta(min_length=1)]
@@ -110,7 +109,8 @@ def _convert(content: Any, section: type[S], key: str) -> S:
             nested: type[Section] = Server if where == ".server" else section
             known = [field.encode_name for field in msgspec.structs.fields(nested)]
             where, reason = f"{where}.{unknown[1]}", f"unknown key{_near(unknown[1], known)}"
-        raise ValueError(f"{(key + where).removeprefix('.')}: {reason}") from None
+        place = (key + where).removeprefix(".")
+        raise ValueError(f"{place}: {reason}" if place else reason) from None
 
 
 def _check(config: Config) -> None:

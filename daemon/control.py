@@ -145,6 +145,7 @@ def _point(point: Point) -> pb.PointState:
         variant=point.variant,
         device=point.device,
         steps=point.steps,
+        margin=point.margin,
         accuracy=point.accuracy,
         dynamic_joules=point.dynamic_nanojoules / NANO,
         upper_joules=point.upper_nanojoules / NANO,

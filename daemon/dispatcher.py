@@ -60,6 +60,7 @@ class _Flight:
     """A request under way: what its record needs, and the attempt that runs now.
 
     `ended_as` is its terminal status once that is decided; an attempt that lands later only adds what it spent.
+    `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded.
     """
 
     request_id: int
@@ -70,6 +71,9 @@ class _Flight:
     policy: str = ""
     reign: int = 0
     job: Job | None = None
+    landed: Job | None = None
+    energy: Energy | None = None
+    waited: bool = False
     reserved_nanojoules: int = 0
     failed_nanojoules: int = 0
     ended_as: str = ""
@@ -123,7 +127,8 @@ class Dispatcher:
         self._reign = self._journal.reign(name, self.budget.limit, self.budget.static_watts, self._clock())
         for job in list(self._flying):
             self._recall(job)
-        self._wake()
+        for turn in self._waiting:
+            _set(turn)
         return previous
 
     def _check_limit(self, name: str) -> None:
@@ -146,23 +151,27 @@ class Dispatcher:
             self._journal.finished([self._record(flight)])
             raise
         except asyncio.CancelledError:
-            flight.ended_as = "deadline" if self._clock() >= wanted.deadline else "cancelled"
-            if flight.job is None:
-                self._journal.finished([self._record(flight)])
+            if not flight.ended_as:
+                flight.ended_as = "deadline" if self._clock() >= wanted.deadline else "cancelled"
+                if flight.job is None:
+                    self._journal.finished([self._record(flight)])
             raise
+        finally:
+            self._pass_on(flight)
 
     async def _serve(
         self, flight: _Flight, points: list[Point], images: NDArray[np.generic], wanted: Constraints
     ) -> Answer:
         tried: set[str] = set()
         while True:
+            flight.policy, flight.reign = self.router.name, self._reign
             now = self._clock()
             if now >= wanted.deadline:
                 raise DeadlinePassed
-            flight.policy, flight.reign = self.router.name, self._reign
             candidates = [point for point in points if point.device not in tried] if tried else points
             decision = self.router.decide(candidates, wanted, now)
             if isinstance(decision, Dispatch):
+                self._pass_on(flight)
                 try:
                     return await self._fly(flight, decision, images, wanted.deadline, now)
                 except _Recalled:
@@ -170,7 +179,7 @@ class Dispatcher:
                 except DeviceUnavailable:
                     tried.add(decision.point.device)
             elif isinstance(decision, Wait):
-                await self._wait(decision.until, now)
+                await self._wait(flight, decision.until, now)
             else:
                 raise self._refusal(decision, bool(tried))
 
@@ -194,7 +203,9 @@ class Dispatcher:
             flight.landing = self._loop.create_future()
         job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
         self._flying[job] = flight
-        self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
+        # Should the daemon die, what earlier attempts may have spent counts as well.
+        held = reservation.nanojoules + flight.failed_nanojoules
+        self._journal.reserved(flight.request_id, flight.reign, point, held, now)
         self.fleet.lanes[point.device].submit(job)
         timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
         try:
@@ -210,17 +221,20 @@ class Dispatcher:
         records, answered = [], []
         for job in jobs:
             flight = self._flying.pop(job)
-            flight.job = None
-            energy = self._settle(flight, job, outcome)
+            flight.job, flight.landed = None, job
+            flight.energy = energy = self._settle(flight, job, outcome)
             if flight.ended_as:
-                records.append(self._record(flight, job, energy))
+                records.append(self._record(flight))
+            elif flight.landing.done():
+                # Cancelled or expired in this turn of the loop: its request is about to end and records what it spent.
+                continue
             elif not isinstance(outcome, Inference) or job.ended > job.deadline:
                 failure = outcome if isinstance(outcome, DeviceUnavailable) else DeadlinePassed()
                 flight.landing.set_exception(failure)
             elif energy is not None:
                 flight.ended_as = "ok"
                 seconds = outcome.seconds * flight.images / len(outcome.scores)
-                records.append(self._record(flight, job, energy, seconds))
+                records.append(self._record(flight, seconds))
                 answered.append((flight, job, outcome, energy, seconds))
         journaled = self._journal.finished(records) if records else True
         for flight, job, inference, energy, seconds in answered:
@@ -251,9 +265,9 @@ class Dispatcher:
 
     def _expire(self, job: Job) -> None:
         """The deadline passed: a queued attempt is called off, a running one is not waited for."""
-        flight = self._flying[job]
+        flight = self._flying.get(job)
         self._call_off(job)
-        if not flight.landing.done():
+        if flight is not None and not flight.landing.done():
             flight.landing.set_exception(DeadlinePassed())
 
     def _recall(self, job: Job) -> None:
@@ -273,31 +287,43 @@ class Dispatcher:
         self._wake()
         return True
 
-    def _record(
-        self, flight: _Flight, job: Job | None = None, energy: Energy | None = None, device_seconds: float = 0.0
-    ) -> Record:
+    def _record(self, flight: _Flight, device_seconds: float = 0.0) -> Record:
         """Make the request's terminal record. While an attempt still runs, its reservation stands for its energy."""
         held = flight.failed_nanojoules + (flight.job.reservation.nanojoules if flight.job else 0)
+        energy, ran = flight.energy, flight.job or flight.landed
+        ended = ran.ended if energy and ran else self._clock()
         if energy is None and held:
             energy = Energy(held, 0, 0, "modelled", "accelerator", "exclusive")
-        ran = job or flight.job
         return Record(
             flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
-            job.ended if job else self._clock(), ran.point if ran else None, ran.started if ran else 0,
+            ended, ran.point if ran else None, ran.started if ran else 0,
             flight.reserved_nanojoules, energy, device_seconds,
         )  # fmt: skip
 
-    async def _wait(self, until: int, now: int) -> None:
-        """Wait until `until`, or until a settlement makes room and this request is the first in line."""
+    async def _wait(self, flight: _Flight, until: int, now: int) -> None:
+        """Wait until `until`, or until a settlement makes room and this request is the first in line.
+
+        One that waited in vain keeps its place.
+        """
         turn: asyncio.Future[None] = self._loop.create_future()
         timer = self._loop.call_later((until - now) / NANO, _set, turn)
-        self._waiting.append(turn)
+        if flight.waited:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+        flight.waited = True
         try:
             await turn
         finally:
             timer.cancel()
             if turn in self._waiting:
                 self._waiting.remove(turn)
+
+    def _pass_on(self, flight: _Flight) -> None:
+        """Let the next in line try as well, now that this one has what it waited for, or never will."""
+        if flight.waited:
+            flight.waited = False
+            self._wake()
 
     def _wake(self) -> None:
         while self._waiting:

@@ -158,7 +158,7 @@ class Lane:
         point = timely[0].point
         batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         try:
-            outcome: Outcome = point.program(batch, point.steps)
+            outcome: Outcome = point.program(batch, point.steps, point.margin)
         except DeviceUnavailable as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
@@ -241,6 +241,8 @@ class Fleet:
         for lane in self.lanes.values():
             for artifact in artifacts:
                 await self._load(lane, artifact)
+            if lane.device is not None:
+                lane.static_watts = lane.device.static_watts()
 
     async def _load(self, lane: Lane, artifact: Artifact) -> None:
         device, model = lane.device, self.models[artifact.model][artifact.version]
@@ -255,7 +257,6 @@ class Fleet:
             log.warning("artifact not loaded", artifact=artifact.name, device=lane.name, error=str(error))
             return
         model.points.extend(points_of(artifact, device, program))
-        lane.static_watts = device.static_watts()
 
     async def close(self) -> None:
         """Close every device."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG")
+# gRPC rounds deadlines up to milliseconds: what arrives with one left has asked for less.
+DEADLINE_RESOLUTION_SECONDS = 0.001
 # Smaller images decode faster than a thread is reached.
 INLINE_BYTES = 8192
 
@@ -34,6 +36,8 @@ def check_constraints(
     if not 0 <= accuracy <= 1:
         raise InvalidRequest("min_accuracy", f"{accuracy} is outside 0 to 1")
     seconds = server.default_deadline_seconds if remaining_seconds is None else min(remaining_seconds, 3600.0)
+    if seconds <= DEADLINE_RESOLUTION_SECONDS:
+        seconds = 0.0
     nanojoules = None if max_joules is None else round(max_joules * NANO)
     return Constraints(now + int(seconds * NANO), images, nanojoules, accuracy)
 
@@ -80,6 +84,9 @@ def _decode(field: str, data: bytes, spec: TensorSpec, pixels_limit: int) -> NDA
             if picture.width * picture.height > pixels_limit:
                 size = f"{picture.width} x {picture.height} pixels"
                 raise InvalidRequest(field, f"{size} exceed the limit of {pixels_limit}")
+            if picture.mode.startswith("I"):
+                # Pillow would clip them all to white.
+                raise InvalidRequest(field, "has 16 bits per pixel, send 8")
             mode = picture.convert("L" if channels == 1 else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InvalidRequest(field, f"is not a readable {' or '.join(FORMATS)} image ({len(data)} bytes)") from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import structlog
@@ -23,6 +24,8 @@ from daemon.ledger import Energy
 from daemon.points import Point
 
 MOVE_INTERVAL_SECONDS = 0.5
+# The shortest line is a reservation's.
+decode_line = msgspec.json.Decoder(Annotated[list[Any], msgspec.Meta(min_length=7)]).decode
 
 log = structlog.get_logger()
 
@@ -70,11 +73,13 @@ class Journal:
             self.store.open_session(boot, unix_nanoseconds(), clock())
             self._next_request, self._next_reign = self.store.next_ids()
             self._number = 0
-            self._tail = self._open_tail()
+            self._path, self._tail = self._open_tail()
         except BlockingIOError:
             raise JournalError(f"{folder}: another daemon keeps its journal here") from None
         except OSError as error:
             raise JournalError(f"{error.filename or folder}: {error.strerror}") from None
+        except sqlite3.Error as error:
+            raise JournalError(f"{folder / 'journal.db'}: {error}") from None
         self._thread = threading.Thread(target=self._move_now_and_then, name="journal", daemon=True)
         self._thread.start()
 
@@ -123,34 +128,37 @@ class Journal:
                 written, reason = 0, error.strerror
             else:
                 reason = "the write was cut short"
+                if written < len(data):
+                    # The next record must not continue this line.
+                    os.ftruncate(self._tail, os.lseek(self._tail, 0, os.SEEK_END) - written)
         if written == len(data):
             return True
         self.gaps += len(lines)
         log.error("journal records lost", reason=reason, gaps=self.gaps)
         return False
 
-    def _open_tail(self) -> int:
+    def _open_tail(self) -> tuple[Path, int]:
         self._number += 1
-        self._path = self._tails / f"{self.store.session:08d}-{self._number:08d}.jsonl"
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        path = self._tails / f"{self.store.session:08d}-{self._number:08d}.jsonl"
+        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
     def move(self) -> None:
-        """Move the records appended so far into the store."""
+        """Move the records appended so far into the store, those first that an earlier move could not."""
         with self._moving:
-            path = self._path
-            if path.stat().st_size == 0:
-                return
-            fresh = self._open_tail()
-            with self._writing:
-                full, self._tail = self._tail, fresh
-            os.close(full)
-            self._ingest(path)
+            if self._path.stat().st_size:
+                path, fresh = self._open_tail()
+                with self._writing:
+                    full, self._tail, self._path = self._tail, fresh, path
+                os.close(full)
+            for tail in sorted(self._tails.glob("*.jsonl")):
+                if tail != self._path:
+                    self._ingest(tail)
 
     def _ingest(self, tail: Path) -> None:
         lines = []
         for raw in tail.read_bytes().splitlines():
             try:
-                lines.append(msgspec.json.decode(raw))
+                lines.append(decode_line(raw))
             except msgspec.DecodeError:
                 self.gaps += 1
         self.store.ingest(lines)
@@ -158,18 +166,22 @@ class Journal:
 
     def _move_now_and_then(self) -> None:
         while not self._closing.wait(MOVE_INTERVAL_SECONDS):
-            try:
-                self.move()
-            except Exception as error:  # noqa: BLE001 (the next turn tries again)
-                log.error("journal cannot move its tail", error=str(error))
+            self._try_to_move()
+
+    def _try_to_move(self) -> None:
+        try:
+            self.move()
+        except Exception as error:  # noqa: BLE001 (the next turn, or the next start, tries again)
+            log.error("journal cannot move its tail", error=str(error))
 
     def close(self) -> None:
-        """Move everything into the store and let go of the files."""
+        """Move everything into the store and let go of the files; what cannot be moved stays for the next start."""
         self._closing.set()
         self._thread.join()
-        self.move()
+        self._try_to_move()
         with self._writing:
+            if os.fstat(self._tail).st_size == 0:
+                self._path.unlink()
             os.close(self._tail)
-            self._path.unlink()
         self.store.close()
         os.close(self._lock)

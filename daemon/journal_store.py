@@ -17,9 +17,9 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE TABLE points (
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
-  device TEXT NOT NULL, steps INTEGER NOT NULL, simulated INTEGER NOT NULL, provenance TEXT NOT NULL,
-  boundary TEXT NOT NULL, accuracy REAL NOT NULL,
-  UNIQUE (digest, model, version, variant, device, steps, provenance)
+  device TEXT NOT NULL, steps INTEGER NOT NULL, margin INTEGER NOT NULL, simulated INTEGER NOT NULL,
+  provenance TEXT NOT NULL, boundary TEXT NOT NULL, accuracy REAL NOT NULL,
+  UNIQUE (digest, model, version, variant, device, steps, margin, provenance)
 ) STRICT;
 CREATE TABLE reigns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, policy TEXT NOT NULL, limit_nanojoules INTEGER NOT NULL,
@@ -70,6 +70,7 @@ class RequestRow:
 SUMMARY = """
   reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, ''), COALESCE(provenance, ''), status
 """
+POINT_KEY = "digest, model, version, variant, device, steps, margin, provenance"
 JOINS = "requests JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point"
 
 
@@ -106,7 +107,12 @@ class Store:
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR IGNORE INTO reigns VALUES (?,?,?,?,?,?,?)", reigns)
             marks = ",".join("?" * 16)
-            self._database.executemany(f"INSERT OR REPLACE INTO requests VALUES ({marks})", running)
+            self._database.executemany(
+                f"INSERT INTO requests VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET point = excluded.point, "
+                "reign = excluded.reign, reserved_nanojoules = excluded.reserved_nanojoules, "
+                "started = excluded.started, ended = excluded.ended WHERE status = excluded.status",
+                running,
+            )
             self._database.executemany(f"INSERT OR REPLACE INTO requests VALUES ({marks})", finished)
 
     def close_session(self, boot: str, now: int) -> int:
@@ -140,17 +146,18 @@ class Store:
 
     def point_id(self, point: Point) -> int:
         """Find or give the number of an operating point."""
-        key = (point.digest, point.model, point.version, point.variant, point.device, point.steps, point.provenance)
+        key = (
+            point.digest, point.model, point.version, point.variant, point.device, point.steps, point.margin,
+            point.provenance,
+        )  # fmt: skip
         with self._lock, self._database:
             self._database.execute(
-                "INSERT OR IGNORE INTO points (digest, model, version, variant, device, steps, provenance, simulated, "
-                "boundary, accuracy) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT OR IGNORE INTO points ({POINT_KEY}, simulated, boundary, accuracy) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (*key, point.simulated, point.boundary, point.accuracy),
             )
             (number,) = self._database.execute(
-                "SELECT id FROM points WHERE (digest, model, version, variant, device, steps, provenance) = "
-                "(?,?,?,?,?,?,?)",
-                key,
+                f"SELECT id FROM points WHERE ({POINT_KEY}) = (?,?,?,?,?,?,?,?)", key
             ).fetchone()
         return int(number)
 
@@ -160,18 +167,15 @@ class Store:
         Ends of an earlier boot are placed by the wall clock of their session; one that would lie in the future is
         taken as now.
         """
-        rows = self._database.execute(
-            "SELECT boot, started_unix, sessions.started, ended, dynamic_nanojoules FROM sessions "
-            "JOIN requests ON requests.session = sessions.id AND ended > sessions.started - ? "
-            "WHERE dynamic_nanojoules > 0",
-            (nanoseconds,),
-        )
-        placed = []
-        for row_boot, started_unix, started, ended, nanojoules in rows:
-            end = ended if row_boot == boot else now - (unix - started_unix) + (ended - started)
-            if end > now - nanoseconds:
-                placed.append((min(end, now), nanojoules))
-        return sorted(placed)
+        with self._lock:
+            rows = self._database.execute(
+                "WITH placed AS (SELECT id, IIF(boot = ?, 0, ? - ? + started_unix - started) AS shift FROM sessions) "
+                "SELECT MIN(ended + shift, ?) AS moment, dynamic_nanojoules FROM placed "
+                "JOIN requests ON requests.session = placed.id AND ended > ? - shift "
+                "WHERE dynamic_nanojoules > 0 ORDER BY moment",
+                (boot, now, unix, now, now - nanoseconds),
+            ).fetchall()
+        return [(moment, nanojoules) for moment, nanojoules in rows]
 
     def summary(self, since_unix: int) -> list[SummaryRow]:
         """Sum the requests accepted since `since_unix` by policy, model, variant, device and status."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     AnyContext = grpc.aio.ServicerContext[object, object]
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 CLASSIFICATION = "classification"
 PLATFORM = "jouled"
 
@@ -73,7 +72,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         spec, metadata = model.manifest.input, pb.ModelMetadataResponse.TensorMetadata
         properties = {}
         for point in model.points:
-            key = f"{point.variant}.{point.device}.{point.steps}"
+            key = f"{point.variant}.{point.device}.{point.steps}" + (f".margin{point.margin}" if point.margin else "")
             properties[f"{key}.energy_joules"] = repr(point.dynamic_nanojoules / NANO)
             properties[f"{key}.energy_provenance"] = point.provenance
             properties[f"{key}.accuracy"] = repr(point.accuracy)
@@ -118,7 +117,7 @@ def _images(request: pb.ModelInferRequest, model: Model, batch_limit: int) -> ND
     given = request.inputs[0]
     if given.name != spec.name:
         raise InvalidRequest("inputs[0].name", f"is {given.name[:64]!r}, the model takes {spec.name!r}")
-    if given.datatype not in DTYPES:
+    if given.datatype != DATATYPES[spec.dtype]:
         raise InvalidRequest(
             "inputs[0].datatype", f"is {given.datatype[:16]!r}, the model takes {DATATYPES[spec.dtype]!r}"
         )
@@ -129,7 +128,7 @@ def _images(request: pb.ModelInferRequest, model: Model, batch_limit: int) -> ND
     shape = list(given.shape)
     if shape == list(spec.shape):
         raise InvalidRequest("inputs[0].shape", f"is {shape}, the model takes {[-1, *spec.shape]}")
-    return check_tensor("inputs[0]", DTYPES[given.datatype], shape, data, spec, batch_limit)
+    return check_tensor("inputs[0]", spec.dtype, shape, data, spec, batch_limit)
 
 
 def _typed(given: pb.ModelInferRequest.InferInputTensor, dtype: str) -> bytes:

@@ -14,7 +14,7 @@ LEARNING_RATE = 0.1
 
 @dataclass(eq=False)
 class Point:
-    """A program and a number of steps on a device, with accuracy, expected and largest energy, and service time.
+    """A program on a device and how long it runs, with accuracy, expected and largest energy, and service time.
 
     `service_seconds` begins as the model's figure and follows what the device's queue sees.
     """
@@ -29,6 +29,7 @@ class Point:
     provenance: str
     boundary: str
     steps: int
+    margin: int
     accuracy: float
     dynamic_nanojoules: int
     upper_nanojoules: int
@@ -59,7 +60,7 @@ def points_of(artifact: Artifact, device: Device, program: Program) -> list[Poin
 
 
 def _point(artifact: Artifact, device: Device, program: Program, measured: OperatingPoint) -> Point:
-    cost: Cost = program.cost(measured.steps)
+    cost: Cost = program.cost(measured.steps, measured.margin)
     return Point(
         model=artifact.model,
         version=artifact.version,
@@ -71,6 +72,7 @@ def _point(artifact: Artifact, device: Device, program: Program, measured: Opera
         provenance=device.provenance.value,
         boundary=device.boundary.value,
         steps=measured.steps,
+        margin=measured.margin,
         accuracy=measured.accuracy,
         dynamic_nanojoules=round(cost.dynamic_joules * NANO),
         upper_nanojoules=-int(-cost.upper_joules * NANO // 1),

@@ -80,7 +80,7 @@ class Router:
         timely = [point for point, seconds in backlogs if seconds <= left]
         if not timely:
             return Refuse("load", round((min(seconds for _, seconds in backlogs) - left) * NANO))
-        for point in self._order(timely, wanted, now):
+        for point in self._order(timely, wanted.images, now):
             reservation = self.budget.reserve(point.upper_nanojoules * wanted.images, now)
             if reservation is not None:
                 self._count(living, wanted, now)
@@ -107,14 +107,12 @@ class Router:
             return False
         return policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)
 
-    def _order(self, points: list[Point], wanted: Constraints, now: int) -> list[Point]:
+    def _order(self, points: list[Point], images: int, now: int) -> list[Point]:
         strategy = self.policy.strategy
         if strategy == "saver":
             return sorted(points, key=lambda point: (point.dynamic_nanojoules, -point.accuracy))
         if strategy == "latency":
-            return sorted(
-                points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * wanted.images
-            )
+            return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * images)
         if strategy == "balanced":
             price = self._demand.price(self.budget.steady_watts(now), now)
             return sorted(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import structlog
@@ -24,7 +27,6 @@ from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
-from daemon.errors import ConfigError, PolicyRefused
 from daemon.fleet import Fleet
 from daemon.journal import Journal
 from daemon.oip import OpenInference
@@ -35,10 +37,12 @@ CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams.
+# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
+# overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
 LIMITS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),
+    ("grpc.http.overload_protection", 0),
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_connection_idle_ms", 600_000),
 ]
@@ -67,6 +71,27 @@ class Places:
         return self.runtime / "control" / "control.sock"
 
 
+class _Told(Exception):
+    """Who watches the health has been told of the drain."""
+
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """The health of the services. Watches end with the news of the drain, which would wait for them in vain."""
+
+    draining = False
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Tell the status of a service, and each change of it until the drain."""
+
+        async def write(reply: health_pb2.HealthCheckResponse) -> None:
+            await context.write(reply)
+            if self.draining and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                raise _Told
+
+        with suppress(_Told):
+            await super().Watch(request, SimpleNamespace(write=write))
+
+
 class StartError(Exception):
     """The daemon cannot start: the message says why."""
 
@@ -74,15 +99,16 @@ class StartError(Exception):
 async def serve(config: Config, places: Places, *, clock: Clock = boot_nanoseconds) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and close.
 
-    Raises `ConfigError`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
+    Raises `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     os.umask(SOCKET_UMASK)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_own(places.runtime))
         dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
-        statuses = HealthServicer()
+        statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
@@ -105,6 +131,7 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
         await stop.wait()
         notify("STOPPING=1")
         log.info("draining")
+        statuses.draining = True
         await statuses.enter_graceful_shutdown()
         await inference.stop(DRAIN_SECONDS)
         await operator.stop(DRAIN_SECONDS)
@@ -136,8 +163,6 @@ async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[t
             dispatcher.seed(journal.store.recent(boot, clock(), time.time_ns(), longest))
             refused_texts = [str(refused) for refused in repository.refused]
             yield dispatcher, Control(dispatcher, journal, refused_texts, clock)
-        except PolicyRefused as error:
-            raise ConfigError(str(error)) from None
         finally:
             await fleet.close()
     finally:
@@ -148,7 +173,7 @@ def _server(message_bytes_limit: int) -> grpc.aio.Server:
     return grpc.aio.server(options=[*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)])
 
 
-async def _offer(server: grpc.aio.Server, statuses: HealthServicer, services: list[str]) -> None:
+async def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
     """Add health and reflection for the services."""
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
@@ -169,6 +194,23 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
     if len(str(path).encode()) > 107:
         raise StartError(f"{path}: {len(str(path).encode())} bytes exceed the 107 of a Unix socket's path")
     _bind(server, f"unix:{path}")
+
+
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """Keep the folder of the sockets to this daemon: binding would take them from a daemon that serves on them."""
+    _make_folder(folder)
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(f"{folder}: another daemon has its sockets here") from None
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:

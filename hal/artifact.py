@@ -45,11 +45,15 @@ class TensorSpec(Struct, frozen=True):
 class OperatingPoint(Struct, frozen=True):
     """A way to run the artifact, with what was measured on the held-out images.
 
-    The counts are means per image, of a spiking network only.
+    A spiking network runs for `steps` time steps. With a `margin` above zero an image ends as soon as its best score
+    leads the second by that much, after `mean_steps` on average, which is 0 where all images take all steps. The counts
+    are means per image, of a spiking network only.
     """
 
     accuracy: Fraction
     steps: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    margin: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)] = 0
+    mean_steps: Annotated[float, msgspec.Meta(ge=0, le=1024)] = 0.0
     synaptic_operations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     active_updates: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     inactive_updates: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -71,7 +75,7 @@ class Manifest(Struct, frozen=True):
     kind: Kind
     input: TensorSpec
     output: str
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=4096)]
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
     operating_points: Annotated[tuple[OperatingPoint, ...], msgspec.Meta(min_length=1, max_length=64)]
     origin: Origin
     tool: str
@@ -137,10 +141,11 @@ def parse_manifest(raw: bytes, subject: str) -> Manifest:
     for name in manifest.files:
         if "/" in name or name.startswith(".") or name == MANIFEST:
             raise ArtifactError(subject, f"{MANIFEST}: {name!r} is not a plain file name")
-    steps = [point.steps for point in manifest.operating_points]
-    if len(set(steps)) != len(steps) or (manifest.kind is Kind.DNN and steps != [1]):
+    ways = [(point.steps, point.margin) for point in manifest.operating_points]
+    if len(set(ways)) != len(ways) or (manifest.kind is Kind.DNN and ways != [(1, 0)]):
         raise ArtifactError(
-            subject, f"{MANIFEST}: operating points with steps {steps} are not distinct for {manifest.kind.value}"
+            subject,
+            f"{MANIFEST}: operating points with (steps, margin) {ways} are not distinct for {manifest.kind.value}",
         )
     return manifest
 
@@ -151,10 +156,15 @@ def _read_file(path: Path, subject: str, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ArtifactError(subject, f"{path.name}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ArtifactError(subject, f"{path.name} is not a plain file")
         if status.st_size > limit:
             raise ArtifactError(subject, f"{path.name}: {status.st_size} bytes exceed the limit of {limit}")
-        return file.read(limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    except OSError as error:
+        raise ArtifactError(subject, f"{path.name}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)

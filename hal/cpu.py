@@ -74,11 +74,11 @@ class CpuProgram:
         self._watts = watts
         self._cost = cost
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Give the cost measured at load; the bound is the time limit at full power."""
         return self._cost
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         scores = self._network(images)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino as ov
 
 from hal.errors import ArtifactError
+
+# OpenVINO reports its use to Google Analytics when it is imported, from a forked child, and keeps a client's number in
+# the home folder. It goes without where its reporter cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +57,8 @@ class DenseNetwork:
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """Give the scores (N, classes) of (N, *input shape) images."""
-        values = np.multiply(images, self._scale, dtype=np.float32).reshape(len(images), *self._shape)
+        # Colours come from a decoder as (H, W, C) in memory, however they are viewed; OpenVINO takes C order only.
+        values = np.multiply(images, self._scale, dtype=np.float32, order="C").reshape(len(images), *self._shape)
         self._request.set_input_tensor(ov.Tensor(values, shared_memory=True))
         self._request.infer()
         scores: NDArray[np.float32] = self._request.get_output_tensor().data.reshape(len(images), -1).copy()

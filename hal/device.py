@@ -56,10 +56,10 @@ class Cost:
 class Inference:
     """What a program answers for a batch of N images.
 
-    `scores` is (N, classes) float32, larger is likelier. `steps` are those that ran, 1 for a dense network. `seconds`
-    is how long the device was occupied, `simulation_seconds` how much host CPU a simulator spent to find out, which a
-    real device would not have cost. `dynamic_joules` is for the whole batch, above static power, with its standard
-    uncertainty.
+    `scores` is (N, classes) float32, larger is likelier. `steps` is the most that an image ran, 1 for a dense network.
+    `seconds` is how long the device was occupied, `simulation_seconds` how much host CPU a simulator spent to find out,
+    which a real device would not have cost. `dynamic_joules` is for the whole batch, above static power, with its
+    standard uncertainty.
     """
 
     scores: NDArray[np.float32]
@@ -73,12 +73,15 @@ class Inference:
 class Program(Protocol):
     """An artifact resident on a device."""
 
-    def cost(self, steps: int) -> Cost:
-        """Give the expected cost of one image at `steps` time steps; a dense network ignores the steps."""
+    def cost(self, steps: int, margin: int = 0) -> Cost:
+        """Give the expected cost of one image at an operating point; a dense network has only one."""
         ...
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify (N, *input shape) images of the artifact's input type.
+
+        A spiking network runs for `steps` time steps, or with a `margin` above zero only until its best score leads
+        the second by that much.
 
         Raises `DeviceUnavailable` when the device fails. The caller has checked type and shape.
         """

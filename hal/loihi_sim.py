@@ -14,8 +14,9 @@ from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import loihi
 from hal.errors import ArtifactError, CapacityError
 from hal.simulation import Pause, occupy
-from hal.snn import parts, reference
-from hal.snn.network import Conv, Dense, Layer, Lif, Network
+from hal.snn import fast, parts, reference
+from hal.snn.network import Network
+from hal.snn.placement import CORES_PER_CHIP, Placement, place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from hal.artifact import Artifact, Manifest
 
 STRUCTURE, TENSORS = "network.json", "network.safetensors"
-# Loihi 1, from the constants of nengo-loihi and NxTF.
-CORES_PER_CHIP = 128
-COMPARTMENTS_PER_CORE = 1024
-SYNAPSE_BYTES_PER_CORE = 128 * 1024
 
 
 def read_network(artifact: Artifact) -> Network:
@@ -37,7 +34,8 @@ def read_network(artifact: Artifact) -> Network:
     try:
         structure = json.loads(artifact.files[STRUCTURE])
         arrays = safetensors.numpy.load(artifact.files[TENSORS])
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
+        # NumPy has no type for some of the format's: those are a KeyError.
         raise ArtifactError(artifact.name, f"the network cannot be read: {error}") from None
     network = parts.put_together(structure, arrays, artifact.name)
     manifest = artifact.manifest
@@ -48,14 +46,6 @@ def read_network(artifact: Artifact) -> Network:
     if network.classes != len(manifest.labels):
         raise ArtifactError(artifact.name, f"{network.classes} scores for {len(manifest.labels)} labels")
     return network
-
-
-def cores_of(layer: Layer) -> int:
-    """Count the cores that a layer needs for its compartments and its synapses."""
-    soft = isinstance(layer.neuron, Lif) and layer.neuron.reset == "subtract"
-    compartments = layer.size * (2 if soft else 1)
-    weights = layer.synapse.weight.size if isinstance(layer.synapse, (Dense, Conv)) else 0
-    return max(-(-compartments // COMPARTMENTS_PER_CORE), -(-weights // SYNAPSE_BYTES_PER_CORE))
 
 
 class LoihiSim:
@@ -76,12 +66,13 @@ class LoihiSim:
     def load(self, artifact: Artifact) -> LoihiSimProgram:
         """Place the network on free cores."""
         network = read_network(artifact)
-        cores = sum(cores_of(layer) for layer in network.layers)
+        placement = place(network)
+        cores = placement.cores
         others = sum(count for digest, count in self._cores.items() if digest != artifact.digest)
         if others + cores > CORES_PER_CHIP:
             raise CapacityError(f"{artifact.name} on {self.name}", others + cores, CORES_PER_CHIP, "cores")
         self._cores[artifact.digest] = cores
-        return LoihiSimProgram(network, artifact.manifest, cores, self._pause)
+        return LoihiSimProgram(network, artifact.manifest, placement, self._pause)
 
     def unload(self, artifact: Artifact) -> None:
         """Free the cores of the network."""
@@ -99,33 +90,40 @@ class LoihiSim:
 class LoihiSimProgram:
     """A spiking network on the simulated chip. Images of a batch run one after the other, as on the chip."""
 
-    def __init__(self, network: Network, manifest: Manifest, cores: int, pause: Pause) -> None:
+    def __init__(self, network: Network, manifest: Manifest, placement: Placement, pause: Pause) -> None:
         self._network = network
-        self._cores = cores
+        self._engine = fast.compile_network(network)
+        # The first run compiles the engine, or loads what an earlier process compiled.
+        self._engine.run(np.zeros((1, *network.layers[0].shape), np.int64), 1)
+        self._cores = [layer.cores for layer in placement.layers]
         self._pause = pause
         self._scale = 1 / 255 if manifest.input.dtype == "uint8" else 1.0
         self._shape = network.layers[0].shape
-        self._points = {point.steps: point for point in manifest.operating_points}
-        synapses = (reference.fan_out(b.synapse, a.shape).sum() for a, b in zip(network.layers, network.layers[1:]))
-        self._synapses = int(sum(synapses))
-        self._neurons = sum(layer.size for layer in network.layers)
+        self._points = {(point.steps, point.margin): point for point in manifest.operating_points}
+        pairs = zip(network.layers, network.layers[1:])
+        self._synapses = [0, *(int(reference.fan_out(b.synapse, a.shape).sum()) for a, b in pairs)]
+        self._neurons = [layer.size for layer in network.layers]
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Price the manifest's mean counts; the bound is every neuron firing at every step."""
-        point = self._points[steps]
+        point = self._points[steps, margin]
         mean = loihi.Events(point.synaptic_operations, point.active_updates, point.inactive_updates)
-        bound = loihi.Events(self._synapses * steps, self._neurons * steps, 0)
-        return Cost(
-            loihi.dynamic_joules(mean), loihi.dynamic_joules(bound), loihi.seconds(mean, steps, self._cores)
-        )  # fmt: skip
+        bound = loihi.Events(sum(self._synapses) * steps, sum(self._neurons) * steps, 0)
+        seconds = loihi.seconds(
+            loihi.spread(mean, self._synapses, self._neurons), self._cores, point.mean_steps or steps
+        )
+        return Cost(loihi.dynamic_joules(mean), loihi.dynamic_joules(bound), seconds)
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         pictures = np.multiply(images, self._scale, dtype=np.float64).reshape(len(images), *self._shape)
-        result = reference.run(self._network, reference.encode(self._network.encoder, pictures), steps)
-        seconds = loihi.seconds(result.events, steps * len(images), self._cores)
+        bias = reference.encode(self._network.encoder, pictures)
+        result = self._engine.run(bias, steps, margin=margin or None)
+        seconds = loihi.seconds(result.layers, self._cores, int(result.steps.sum()), len(images))
         computed = occupy(started, seconds, self._pause)
         joules = loihi.dynamic_joules(result.events)
         scores = result.scores.astype(np.float32)
-        return Inference(scores, steps, seconds, joules, joules * loihi.RELATIVE_UNCERTAINTY, computed)
+        return Inference(
+            scores, int(result.steps.max()), seconds, joules, joules * loihi.RELATIVE_UNCERTAINTY, computed
+        )

@@ -66,12 +66,12 @@ class Ncs2SimProgram:
         self._seconds = ncs2.seconds(multiplies)
         self._pause = pause
 
-    def cost(self, steps: int) -> Cost:
+    def cost(self, steps: int, margin: int = 0) -> Cost:
         """Give the modelled cost; the model knows no spread, so the bound is the mean."""
         joules = ncs2.dynamic_joules(self._seconds)
         return Cost(joules, joules, self._seconds)
 
-    def __call__(self, images: NDArray[np.generic], steps: int) -> Inference:
+    def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
         started = time.perf_counter()
         scores = self._network(images)

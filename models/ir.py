@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import openvino as ov
+# As in hal/dense.py: OpenVINO reports its use over the network unless its reporter cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np

@@ -201,7 +201,7 @@ class ModelState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., points: _Optional[_Iterable[_Union[PointState, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PointState(_message.Message):
-    __slots__ = ("variant", "device", "steps", "accuracy", "dynamic_joules", "upper_joules", "seconds", "provenance", "artifact_digest")
+    __slots__ = ("variant", "device", "steps", "accuracy", "dynamic_joules", "upper_joules", "seconds", "provenance", "artifact_digest", "margin")
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +211,7 @@ class PointState(_message.Message):
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
     variant: str
     device: str
     steps: int
@@ -220,7 +221,8 @@ class PointState(_message.Message):
     seconds: float
     provenance: str
     artifact_digest: str
-    def __init__(self, variant: _Optional[str] = ..., device: _Optional[str] = ..., steps: _Optional[int] = ..., accuracy: _Optional[float] = ..., dynamic_joules: _Optional[float] = ..., upper_joules: _Optional[float] = ..., seconds: _Optional[float] = ..., provenance: _Optional[str] = ..., artifact_digest: _Optional[str] = ...) -> None: ...
+    margin: int
+    def __init__(self, variant: _Optional[str] = ..., device: _Optional[str] = ..., steps: _Optional[int] = ..., accuracy: _Optional[float] = ..., dynamic_joules: _Optional[float] = ..., upper_joules: _Optional[float] = ..., seconds: _Optional[float] = ..., provenance: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., margin: _Optional[int] = ...) -> None: ...
 
 class PoliciesRequest(_message.Message):
     __slots__ = ()

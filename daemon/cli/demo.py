@@ -31,7 +31,7 @@ from protos import jouled_pb2_grpc
 
 POLICIES = ("generous", "balanced", "tight")
 MODEL = "digits"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 DEADLINE_SECONDS = 2.0
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import classify, demo, models, operate
+from daemon.cli import classify, demo, models, offline, operate
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -23,15 +23,23 @@ app.command()(operate.status)
 app.command()(operate.energy)
 app.command()(classify.classify)
 app.command()(demo.demo)
+app.command("import")(offline.import_net)
+app.command()(offline.trace)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(VERSION)
+        raise typer.Exit
 
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the release and end.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the release and end.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
-    if version:
-        print(VERSION)
-        raise typer.Exit
+    """Take what belongs to no command."""
 
 
 @app.command()

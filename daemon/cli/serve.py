@@ -11,7 +11,7 @@ import uvloop
 
 from daemon import config
 from daemon.cli.output import fail
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, PolicyRefused
 from daemon.journal import JournalError
 from daemon.server import Places, StartError, serve
 from hal.errors import ArtifactError
@@ -22,8 +22,12 @@ def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) 
     _log_to_stderr()
     try:
         uvloop.run(serve(config.load(path, tcp_address), Places(state, runtime)))
-    except (ConfigError, JournalError, StartError, ArtifactError) as error:
+    except (ConfigError, JournalError, StartError) as error:
         fail(str(error))
+    except PolicyRefused as error:
+        fail(f"{path}: {error}")
+    except ArtifactError as error:
+        fail(f"{path}: repository: {error}")
 
 
 def _log_to_stderr() -> None:

@@ -7,6 +7,7 @@ table 1 (pre-silicon simulation at 0.75 V) for events; static power as regressed
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SYNAPTIC_OPERATION_JOULES = 23.6e-12
@@ -22,7 +23,7 @@ CORES_PER_TILE = 4
 TILES_PER_CHIP = 32
 STATIC_WATTS_PER_CHIP = 0.104
 STATIC_WATTS_PER_CORE = 0.9e-3
-# The event model is held against pilotnet_lif on silicon: predicted 1.27 to 1.35 mJ, measured 1.0935 mJ.
+# The event model is held against pilotnet_lif on silicon (docs/spiking.md): predicted 1.29 mJ, measured 1.0935 mJ.
 RELATIVE_UNCERTAINTY = 0.25
 
 
@@ -38,6 +39,12 @@ class Events:
     inactive_updates: float
 
 
+def sum_events(parts: Iterable[Events]) -> Events:
+    """Add up the events of layers or images."""
+    counts = [(part.synaptic_operations, part.active_updates, part.inactive_updates) for part in parts]
+    return Events(*(sum(column) for column in zip(*counts)))
+
+
 def dynamic_joules(events: Events) -> float:
     """Price the events."""
     return (
@@ -47,14 +54,37 @@ def dynamic_joules(events: Events) -> float:
     )
 
 
-def seconds(events: Events, steps: int, cores: int) -> float:
-    """Give the time of an inference whose events are spread evenly over `cores`."""
-    work = (
+def seconds(layers: Sequence[Events], cores: Sequence[int], steps: float, images: int = 1) -> float:
+    """Give the time of `images` inferences, `steps` in all, with the events of each layer and its number of cores.
+
+    A step lasts as long as its busiest core and the barrier after it. The events of a layer are taken as spread
+    evenly over its cores, steps and images. The last spike of the input takes a further step from layer to layer.
+    """
+    busiest = max(work_seconds(events) / count for events, count in zip(layers, cores))
+    barriers = steps + images * (len(layers) - 1)
+    return busiest + barriers * barrier_seconds(sum(cores))
+
+
+def work_seconds(events: Events) -> float:
+    """Give the time that one core needs for the events."""
+    return (
         events.synaptic_operations * SYNAPTIC_OPERATION_SECONDS
         + events.active_updates * ACTIVE_UPDATE_SECONDS
         + events.inactive_updates * INACTIVE_UPDATE_SECONDS
     )
-    return steps * barrier_seconds(cores) + work / cores
+
+
+def spread(total: Events, synapses: Sequence[int], neurons: Sequence[int]) -> list[Events]:
+    """Guess the events of each layer where only their sum is known: in proportion to its synapses and neurons."""
+    all_synapses, all_neurons = max(sum(synapses), 1), sum(neurons)
+    return [
+        Events(
+            total.synaptic_operations * incoming / all_synapses,
+            total.active_updates * count / all_neurons,
+            total.inactive_updates * count / all_neurons,
+        )
+        for incoming, count in zip(synapses, neurons)
+    ]
 
 
 def barrier_seconds(cores: int) -> float:

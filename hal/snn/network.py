@@ -23,6 +23,9 @@ BIAS_LIMIT = 1 << 12
 BIAS_EXPONENT_LIMIT = 7
 WEIGHT_MIN, WEIGHT_MAX = -256, 255
 DELAY_LIMIT = 62
+# Fields of the sigma-delta neurons (lava/proc/sdn/models.py).
+GRADED_BIAS_LIMIT = 1 << 15
+EXPONENT_LIMIT = 7
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,33 @@ class Lif:
 @dataclass(frozen=True)
 class Accumulator:
     """A neuron that never fires: its value is the sum of all that arrived and of its bias at every step."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A sigma-delta input: it sends the changes of its input, as graded spikes.
+
+    A change is sent once its magnitude reaches `threshold`, in units of the input; smaller ones are kept and added up.
+    The state has `spike_exponent + state_exponent` fractional bits, a spike `spike_exponent`.
+    """
+
+    threshold: int
+    spike_exponent: int = 6
+    state_exponent: int = 6
+
+
+@dataclass(frozen=True)
+class SigmaDelta:
+    """A sigma-delta neuron: it sums what arrives, adds the bias, rectifies, and sends the changes as `Delta` does."""
+
+    threshold: int
+    spike_exponent: int = 6
+    state_exponent: int = 6
+
+
+@dataclass(frozen=True)
+class Sigma:
+    """A sigma-delta output: its value is the sum of all that arrived. It leads to no further layer."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ class SumPool:
     weight: int = 1
 
 
-Neuron = Union[Lif, Accumulator]
+Neuron = Union[Lif, Accumulator, Delta, SigmaDelta, Sigma]
 Synapse = Union[Dense, Conv, SumPool]
 
 
@@ -111,7 +141,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward network. The first layer has no synapses: the encoded picture is its bias."""
+    """A feed-forward network. The first layer has no synapses: the encoded picture is its bias.
+
+    The first layer is of `Lif` or `Delta`, the last may also be an `Accumulator` or `Sigma`.
+    """
 
     encoder: Encoder
     layers: tuple[Layer, ...]

@@ -12,18 +12,23 @@ from hal.snn.network import (
     BIAS_LIMIT,
     DECAY_UNITY,
     DELAY_LIMIT,
+    EXPONENT_LIMIT,
+    GRADED_BIAS_LIMIT,
     STATE_LIMIT,
     THRESHOLD_LIMIT,
     WEIGHT_MAX,
     WEIGHT_MIN,
     Accumulator,
     Conv,
+    Delta,
     Dense,
     Encoder,
     Layer,
     Lif,
     Network,
     Neuron,
+    Sigma,
+    SigmaDelta,
     SumPool,
     Synapse,
 )
@@ -59,7 +64,8 @@ def take_apart(network: Network) -> tuple[dict[str, Any], Arrays]:
 
 def _plain(part: object) -> dict[str, Any]:
     fields = {name: value for name, value in vars(part).items() if not isinstance(value, np.ndarray)}
-    return {"kind": type(part).__name__.lower(), **fields}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return {"kind": type(part).__name__.lower(), **plain}
 
 
 def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:
@@ -70,10 +76,23 @@ def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:
     if not 1 < len(layers) <= LAYERS_LIMIT:
         raise ArtifactError(subject, f"{len(layers)} layers, between 2 and {LAYERS_LIMIT} are allowed")
     built: list[Layer] = []
-    for index, entry in enumerate(layers):
+    for index, content in enumerate(layers):
+        entry = _Entry(content, f"{subject}, layer {index}")
         before = built[-1].shape if built else None
-        built.append(_layer(_Entry(entry, f"{subject}, layer {index}"), index, arrays, before))
+        built.append(_layer(entry, index, arrays, before))
+        _check_place(entry, built[-1].neuron, first=index == 0, last=index == len(layers) - 1)
+    names = [layer.name for layer in built]
+    if len(set(names)) != len(names):
+        raise ArtifactError(subject, "two layers have the same name")
     return Network(Encoder(encoder.number("scale"), encoder.number("offset")), tuple(built))
+
+
+def _check_place(entry: _Entry, neuron: Neuron, *, first: bool, last: bool) -> None:
+    kind = type(neuron).__name__.lower()
+    if isinstance(neuron, (Accumulator, Sigma)) and not last:
+        raise entry.error(f"a neuron of kind {kind} sends nothing, only the last layer may have it")
+    if isinstance(neuron, Delta) != first and not isinstance(neuron, Lif):
+        raise entry.error(f"a neuron of kind {kind} cannot be in {'the first' if first else 'a later'} layer")
 
 
 def _layer(entry: _Entry, index: int, arrays: Arrays, before: Optional[tuple[int, int, int]]) -> Layer:
@@ -86,13 +105,17 @@ def _layer(entry: _Entry, index: int, arrays: Arrays, before: Optional[tuple[int
         expected = output_shape(synapse, before, entry.subject)
         if expected != shape:
             raise entry.error(f"synapses from {before} give {expected}, the layer says {shape}")
+    neuron = _neuron(entry.child("neuron"))
     bias = arrays.get(f"{index}.bias")
     if bias is not None:
-        entry.check_array("bias", bias, np.dtype(np.int32), -BIAS_LIMIT, BIAS_LIMIT - 1)
+        limit = GRADED_BIAS_LIMIT if isinstance(neuron, SigmaDelta) else BIAS_LIMIT
+        entry.check_array("bias", bias, np.dtype(np.int32), -limit, limit - 1)
+        if isinstance(neuron, (Delta, Sigma)):
+            raise entry.error(f"a neuron of kind {type(neuron).__name__.lower()} has no bias")
         if bias.shape != shape:
             raise entry.error(f"bias of shape {bias.shape} for neurons of shape {shape}")
     return Layer(
-        entry.value("name", str), shape, _neuron(entry.child("neuron")), synapse, bias,
+        entry.value("name", str), shape, neuron, synapse, bias,
         entry.whole("delay", 0, DELAY_LIMIT, default=0),
     )  # fmt: skip
 
@@ -101,6 +124,14 @@ def _neuron(entry: _Entry) -> Neuron:
     kind = entry.value("kind", str)
     if kind == "accumulator":
         return Accumulator()
+    if kind == "sigma":
+        return Sigma()
+    if kind in ("delta", "sigmadelta"):
+        return (Delta if kind == "delta" else SigmaDelta)(
+            entry.whole("threshold", 0, THRESHOLD_LIMIT),
+            entry.whole("spike_exponent", 0, EXPONENT_LIMIT),
+            entry.whole("state_exponent", 0, EXPONENT_LIMIT),
+        )
     if kind == "lif":
         reset = entry.value("reset", str)
         if reset not in RESETS:
@@ -149,6 +180,9 @@ def output_shape(synapse: Synapse, source: tuple[int, int, int], subject: str) -
     else:
         outputs, kernel = synapse.weight.shape[0], (synapse.weight.shape[2], synapse.weight.shape[3])
         padding, dilation = synapse.padding, synapse.dilation
+        padded = channels * (height + 2 * padding[0]) * (width + 2 * padding[1])
+        if padded > NEURONS_LIMIT:
+            raise ArtifactError(subject, f"{padded} inputs with their padding exceed the limit of {NEURONS_LIMIT}")
         if synapse.weight.shape[1] * synapse.groups != channels:
             figure = f"weights for {synapse.weight.shape[1]} x {synapse.groups} channels"
             raise ArtifactError(subject, f"{figure}, the layer before has {channels}")
@@ -179,13 +213,13 @@ class _Entry:
     def value(self, key: str, kind: type) -> Any:
         value = self.content.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.error(f"{key} is {str(value)[:64]!r}, {kind.__name__} is needed")
+            raise self.error(f"{key} is {_shown(value)}, {kind.__name__} is needed")
         return value
 
     def number(self, key: str) -> float:
         value = self.content.get(key)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= BIAS_LIMIT:
-            raise self.error(f"{key} is {str(value)[:64]!r}, a number within +-{BIAS_LIMIT} is needed")
+            raise self.error(f"{key} is {_shown(value)}, a number within +-{BIAS_LIMIT} is needed")
         return float(value)
 
     def whole(self, key: str, lowest: int, highest: int, default: Optional[int] = None) -> int:
@@ -193,7 +227,7 @@ class _Entry:
             return default
         value: int = self.value(key, int)
         if not lowest <= value <= highest:
-            raise self.error(f"{key} {str(value)[:64]} is outside {lowest} to {highest}")
+            raise self.error(f"{key} {_shown(value)} is outside {lowest} to {highest}")
         return value
 
     def _wholes(self, key: str, count: int, lowest: int) -> list[int]:
@@ -215,3 +249,10 @@ class _Entry:
             raise self.error(f"{key} is {array.dtype}, {dtype} is needed")
         if array.size and not (int(array.min()) >= lowest and int(array.max()) <= highest):
             raise self.error(f"{key} reaches from {array.min()} to {array.max()}, the limit is {lowest} to {highest}")
+
+
+def _shown(value: object) -> str:
+    """Give a value for an error message; an integer of many thousand digits has no text."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)[:64]

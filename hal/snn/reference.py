@@ -1,6 +1,6 @@
 """The reference engine: what a spiking network computes, step by step, in NumPy. Every other engine must equal it.
 
-Semantics: Lava 0.10, `lava/proc/{lif,dense,conv}/models.py` (bit-accurate models). A synapse's one-step delay is a
+Semantics: Lava 0.10, `lava/proc/{lif,dense,conv,sdn}/models.py` (bit-accurate models). A synapse's one-step delay is a
 pure shift in a feed-forward network and is left out: index t of every layer belongs to input step t.
 Arrays are (N, C, H, W) with N images; all numbers are integers.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
-from hal.energy.loihi import Events
+from hal.energy.loihi import Events, sum_events
+from hal.errors import CapacityError
 from hal.snn.network import (
     DECAY_UNITY,
     STATE_LIMIT,
@@ -21,11 +22,14 @@ from hal.snn.network import (
     THRESHOLD_SHIFT,
     Accumulator,
     Conv,
+    Delta,
     Dense,
     Encoder,
     Layer,
     Lif,
     Network,
+    Sigma,
+    SigmaDelta,
     SumPool,
     Synapse,
 )
@@ -35,10 +39,18 @@ if TYPE_CHECKING:
 
     Integers = NDArray[np.int64]
 
+# Loihi 1 sums the synaptic input of a step in 16 bits with sign (M. Davies et al., IEEE Micro 38(1), 2018).
+DENDRITE_MIN, DENDRITE_MAX = -(1 << 15), (1 << 15) - 1
+
 
 @dataclass(frozen=True)
 class Trace:
-    """What one layer did: `spikes`, `u` and `v`, each (T, N, C, H, W)."""
+    """What one layer did: `spikes`, `u` and `v`, each (T, N, C, H, W).
+
+    Of a `Lif`, `u` is the current and `v` the voltage after the reset. An `Accumulator` has its sum in `u`. Sigma-delta
+    neurons have their graded spikes in `spikes`, in `u` the sum of what arrived (`Delta`: its scaled input), and in
+    `v` what they have not sent yet (`Sigma`: zero, and its `spikes` are its value, as in Lava).
+    """
 
     spikes: Integers
     u: Integers
@@ -47,11 +59,16 @@ class Trace:
 
 @dataclass(frozen=True)
 class Run:
-    """The result of N images: `scores` (N, classes), the events of all images, and the traces by layer if wanted."""
+    """The result of N images: `scores` (N, classes), the events of all images, and the traces by layer if wanted.
+
+    `layers` has the events layer by layer. A synaptic operation counts for the layer in which it arrives, and the
+    spikes of a layer are its active updates.
+    """
 
     scores: Integers
     events: Events
     traces: dict[str, Trace]
+    layers: tuple[Events, ...] = ()
 
 
 def encode(encoder: Encoder, pictures: NDArray[np.floating]) -> Integers:
@@ -59,72 +76,132 @@ def encode(encoder: Encoder, pictures: NDArray[np.floating]) -> Integers:
     return np.trunc(encoder.scale * (2.0 * pictures.astype(np.float64) - 1.0) + encoder.offset).astype(np.int64)
 
 
-def run(network: Network, bias: Integers, steps: int, *, trace: bool = False) -> Run:
+def run(network: Network, bias: Integers, steps: int, *, trace: bool = False, strict: bool = False) -> Run:
     """Run N images for `steps` steps. `bias` (N, C, H, W) is that of the input layer, as `encode` gives it.
 
-    The score of a class is the value of its accumulator, or the number of its spikes where the last layer fires.
+    A `bias` of (T, N, C, H, W) with T at least `steps` changes from step to step.
+    The score of a class is the value of its neuron in a last layer of `Accumulator` or `Sigma`, or else the sum of
+    the spikes that it sent. With `strict`, `CapacityError` is raised where Loihi 1's 16-bit dendritic accumulator
+    would overflow.
     """
-    states = [_State(layer, bias) for layer in network.layers]
-    fan_outs = [fan_out(after.synapse, layer.shape) for layer, after in zip(network.layers, network.layers[1:])]
-    for _ in range(steps):
-        spikes: Optional[Integers] = None
-        for state in states:
-            spikes = state.step(spikes)
-            if trace:
+    frames = bias if bias.ndim == 5 else np.broadcast_to(bias, (steps, *bias.shape))
+    states = [_State(layer, frames.shape[1], strict) for layer in network.layers]
+    for step in range(steps):
+        message = states[0].step(frames[step])
+        for state in states[1:]:
+            message = state.step(state.receive(message))
+        if trace:
+            for state in states:
                 state.record()
-    operations = sum(int((state.fired.sum(axis=0) * fan).sum()) for state, fan in zip(states, fan_outs))
-    active = sum(int(state.fired.sum()) for state in states)
-    updates = len(bias) * steps * sum(layer.size for layer in network.layers)
+    layers = _count(states, steps)
     last = states[-1]
-    scores = last.u if isinstance(last.layer.neuron, Accumulator) else last.fired
+    scores = last.u if isinstance(last.layer.neuron, (Accumulator, Sigma)) else last.sent
     return Run(
-        scores.reshape(len(bias), -1).copy(),
-        Events(operations, active, updates - active),
+        scores.reshape(frames.shape[1], -1).copy(),
+        sum_events(layers),
         {state.layer.name: state.trace() for state in states} if trace else {},
+        layers,
     )
 
 
-class _State:
-    """The neurons of one layer while a batch runs."""
+def steps_until(network: Network, bias: Integers, steps: int, margin: int) -> Integers:
+    """Give for each of N images the step after which its best score leads the second by `margin`, or else `steps`.
 
-    def __init__(self, layer: Layer, bias: Integers) -> None:
-        images = len(bias)
+    An image that ends there has the scores and events of `run` for that many steps.
+    """
+    taken: Integers = np.full(len(bias), steps, np.int64)
+    waiting = np.arange(len(bias))
+    for step in range(1, steps):
+        ordered = np.sort(run(network, bias[waiting], step).scores, axis=1)
+        decided = ordered[:, -1] - ordered[:, -2] >= margin
+        taken[waiting[decided]] = step
+        waiting = waiting[~decided]
+        if not len(waiting):
+            break
+    return taken
+
+
+def _count(states: list[_State], steps: int) -> tuple[Events, ...]:
+    """Count the events of each layer, of all images together."""
+    events = []
+    for before, state in zip([None, *states], states):
+        operations = 0
+        if before is not None:
+            operations = int((before.fired.sum(axis=0) * fan_out(state.layer.synapse, before.layer.shape)).sum())
+        active = int(state.fired.sum())
+        events.append(Events(operations, active, state.fired.size * steps - active))
+    return tuple(events)
+
+
+class _State:
+    """The neurons of one layer while a batch of `images` runs."""
+
+    def __init__(self, layer: Layer, images: int, strict: bool) -> None:
         shape = (images, *layer.shape)
         self.layer = layer
-        self.bias = bias.reshape(shape) if layer.synapse is None else np.int64(0)
-        if layer.bias is not None:
-            self.bias = self.bias + layer.bias.astype(np.int64)
+        self.strict = strict
+        self.bias: Integers = np.zeros(layer.shape, np.int64) if layer.bias is None else layer.bias.astype(np.int64)
         self.u = np.zeros(shape, np.int64)
         self.v = np.zeros(shape, np.int64)
         if isinstance(layer.neuron, Lif):
             self.v += layer.neuron.initial_voltage
+        self.activation = np.zeros(shape, np.int64)
         self.spikes = np.zeros(shape, np.int64)
+        self.sent = np.zeros(shape, np.int64)
         self.fired = np.zeros(shape, np.int64)
         self.in_flight: deque[Integers] = deque()
         self.recorded: list[tuple[Integers, Integers, Integers]] = []
 
-    def step(self, arriving: Optional[Integers]) -> Integers:
-        """Advance by one step and give the spikes."""
-        current: Integers = np.zeros_like(self.u)
-        if arriving is not None and self.layer.synapse is not None:
-            self.in_flight.append(arriving)
-            if len(self.in_flight) > self.layer.delay:
-                current = propagate(self.layer.synapse, self.in_flight.popleft()).reshape(self.u.shape)
-        if isinstance(self.layer.neuron, Lif):
-            self._step_lif(self.layer.neuron, current)
+    def receive(self, spikes: Integers) -> Integers:
+        """Give what the synapses deliver when the layer before sends `spikes`, after the layer's own delay."""
+        self.in_flight.append(spikes)
+        if len(self.in_flight) <= self.layer.delay:
+            return np.zeros_like(self.u)
+        arriving = propagate(self.layer.synapse, self.in_flight.popleft()).reshape(self.u.shape)
+        if self.strict:
+            _check_dendrites(self.layer.name, arriving)
+        return arriving
+
+    def step(self, arriving: Integers) -> Integers:
+        """Advance by one step with what arrives, or with the input of the first layer, and give the spikes."""
+        neuron = self.layer.neuron
+        if isinstance(neuron, Lif):
+            self._step_lif(neuron, arriving)
+        elif isinstance(neuron, Accumulator):
+            self.u = self.u + arriving + self.bias
+        elif isinstance(neuron, Sigma):
+            self.spikes = self.u = wrap_signed_32(self.u + arriving)
+            return self.spikes
+        elif isinstance(neuron, Delta):
+            self.u = wrap_signed_32(arriving << (neuron.spike_exponent + neuron.state_exponent))
+            self._send_change(neuron, self.u)
         else:
-            self.u = self.u + current + self.bias
+            self.u = wrap_signed_32(self.u + arriving)
+            bias = self.bias << (neuron.spike_exponent + neuron.state_exponent)
+            self._send_change(neuron, np.maximum(wrap_signed_32(self.u + bias), 0))
+        self.sent += self.spikes
+        self.fired += self.spikes != 0
         return self.spikes
 
-    def _step_lif(self, neuron: Lif, current: Integers) -> None:
-        bias = self.bias << neuron.bias_exponent
+    def _step_lif(self, neuron: Lif, arriving: Integers) -> None:
         threshold = neuron.threshold << THRESHOLD_SHIFT
-        self.u = wrap_current(decay(self.u, neuron.current_decay) + (current << SYNAPSE_SHIFT))
-        self.v = np.clip(decay(self.v, neuron.voltage_decay) + self.u + bias, -STATE_LIMIT, STATE_LIMIT)
+        bias = self.bias
+        if self.layer.synapse is None:
+            arriving, bias = np.zeros_like(arriving), arriving + bias
+        self.u = wrap_current(decay(self.u, neuron.current_decay) + (arriving << SYNAPSE_SHIFT))
+        voltage = decay(self.v, neuron.voltage_decay) + self.u + (bias << neuron.bias_exponent)
+        self.v = np.clip(voltage, -STATE_LIMIT, STATE_LIMIT)
         self.spikes = (self.v > threshold).astype(np.int64)
         kept = 0 if neuron.reset == "zero" else self.v - threshold
         self.v = np.where(self.spikes == 1, kept, self.v)
-        self.fired += self.spikes
+
+    def _send_change(self, neuron: Union[Delta, SigmaDelta], activation: Integers) -> None:
+        threshold = neuron.threshold << (neuron.spike_exponent + neuron.state_exponent)
+        change = wrap_signed_32(activation - self.activation + self.v)
+        sent = np.where(np.abs(change) >= threshold, change, 0)
+        self.activation = activation
+        self.v = change - sent
+        self.spikes = sent >> neuron.state_exponent
 
     def record(self) -> None:
         """Keep the present state for the trace."""
@@ -134,6 +211,12 @@ class _State:
         """Give what was recorded."""
         spikes, u, v = (np.stack(series) for series in zip(*self.recorded))
         return Trace(spikes, u, v)
+
+
+def _check_dendrites(layer: str, arriving: Integers) -> None:
+    for figure, limit in ((int(arriving.max()), DENDRITE_MAX), (int(arriving.min()), DENDRITE_MIN)):
+        if abs(figure) > abs(limit) and figure * limit > 0:
+            raise CapacityError(layer, figure, limit, "units of synaptic input to one neuron in one step")
 
 
 def decay(state: Integers, fraction: int) -> Integers:
@@ -146,22 +229,23 @@ def wrap_current(current: Integers) -> Integers:
     """Fold once into (-2^23, 2^23], as Lava's LIF does with its current."""
     span = STATE_LIMIT + 1
     current = np.where(current > span, current - 2 * span, current)
-    folded: Integers = np.where(current <= -span, current + 2 * span, current)
-    return folded
+    return np.where(current <= -span, current + 2 * span, current)
 
 
-def propagate(synapse: Synapse, spikes: Integers) -> Integers:
+def propagate(synapse: Optional[Synapse], spikes: Integers) -> Integers:
     """Give the sums that arrive at the neurons, (N, C, H, W) or (N, out).
 
     Sums are taken in float64 for its fast matrix product; they stay far below 2^53 and so are exact.
     """
+    if synapse is None:
+        raise ValueError("an input layer has no synapses")
     values = spikes.astype(np.float64)
     if isinstance(synapse, Dense):
         return (values.reshape(len(values), -1) @ synapse.weight.T.astype(np.float64)).astype(np.int64)
     if isinstance(synapse, SumPool):
         windows = _windows(values, synapse.kernel, synapse.stride, (0, 0), (1, 1))
-        sums: Integers = windows.sum(axis=(-2, -1)).astype(np.int64) * synapse.weight
-        return sums
+        pooled: Integers = windows.sum(axis=(-2, -1)).astype(np.int64) * synapse.weight
+        return pooled
     return wrap_signed_24(_convolve(synapse, values))
 
 
@@ -170,6 +254,11 @@ def wrap_signed_24(sums: Integers) -> Integers:
     half = 1 << 23
     wrapped: Integers = ((sums + half) & (2 * half - 1)) - half
     return wrapped
+
+
+def wrap_signed_32(state: Integers) -> Integers:
+    """Keep the low 32 bits as a signed number: Lava's sigma-delta neurons neither clamp nor check."""
+    return state.astype(np.int32).astype(np.int64)
 
 
 def _convolve(conv: Conv, values: NDArray[np.float64]) -> Integers:
@@ -213,5 +302,4 @@ def fan_out(synapse: Optional[Synapse], source: tuple[int, int, int]) -> Integer
     index = np.arange(1, height * width + 1, dtype=np.float64).reshape(1, 1, height, width)
     seen = _windows(index, kernel, synapse.stride, padding, dilation).astype(np.int64).ravel()
     counts = np.bincount(seen, minlength=height * width + 1)[1:]
-    fan: Integers = np.tile(counts.reshape(1, height, width) * per_channel, (channels, 1, 1))
-    return fan
+    return np.tile(counts.reshape(1, height, width) * per_channel, (channels, 1, 1))

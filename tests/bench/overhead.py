@@ -3,7 +3,8 @@
     python -m tests.bench.overhead [--json FILE] [--rounds N] [--requests N]
 
 Both servers run on uvloop, each in a process of its own, and are driven in turn by the same client over a Unix socket
-with eight requests at a time. The time that the program itself runs is measured inside the daemon and left out.
+with eight requests at a time. The daemon has the shipped configuration. The time that the program itself runs is
+measured inside the daemon and left out.
 """
 
 from __future__ import annotations
@@ -11,38 +12,38 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import mmap
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
 import psutil
 import uvloop
 
+from daemon.cli.demo import reference_configuration
+from daemon.cli.serve import run_daemon
+from hal.cpu import CpuProgram
+from hal.loihi_sim import LoihiSimProgram
+from hal.ncs2_sim import Ncs2SimProgram
 from protos import jouled_pb2 as pb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CONCURRENCY = 8
 METHOD = "/jouled.v1.Classifier/Classify"
-CONFIGURATION = """
-start_policy = "bench"
-[device.cpu]
-driver = "cpu"
-time_limit_seconds = 0.1
-[policy.bench]
-strategy = "balanced"
-budget_watts = 1e5
-"""
 
 
 async def _echo(address: str) -> None:
     """Serve the barest method there is: bytes in, the same bytes out."""
 
-    async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         return request
 
     service, method = METHOD.strip("/").split("/")
@@ -55,26 +56,26 @@ async def _echo(address: str) -> None:
 
 
 def _serve_counting(folder: Path) -> None:
-    """Run a daemon that adds up the CPU of its program in the file `program` of its folder."""
-    import mmap
-
-    from daemon.cli.serve import run_daemon
-    from hal.cpu import CpuProgram
-
+    """Run a daemon that adds up the CPU of its programs in the file `program` of its folder."""
     counter = folder / "program"
     counter.write_bytes(bytes(8))
     with counter.open("r+b") as file:
         total = np.frombuffer(mmap.mmap(file.fileno(), 8), np.int64)
-    run = CpuProgram.__call__
+    for program in (CpuProgram, LoihiSimProgram, Ncs2SimProgram):
+        _count(program, total)
+    run_daemon(reference_configuration(), "", folder / "state", folder / "run")
 
-    def counted(self: CpuProgram, images: Any, steps: int) -> Any:
+
+def _count(program: Any, total: NDArray[np.int64]) -> None:
+    run = program.__call__
+
+    def counted(self: Any, images: Any, steps: int, margin: int = 0) -> Any:
         started = time.thread_time_ns()
-        inference = run(self, images, steps)
+        inference = run(self, images, steps, margin)
         total[0] += time.thread_time_ns() - started
         return inference
 
-    CpuProgram.__call__ = counted  # type: ignore[method-assign]
-    run_daemon(folder / "jouled.toml", "", folder / "state", folder / "run")
+    program.__call__ = counted
 
 
 async def _drive(address: str, requests: int) -> float:
@@ -85,7 +86,7 @@ async def _drive(address: str, requests: int) -> float:
     left = requests
     async with grpc.aio.insecure_channel(address) as channel:
         await asyncio.wait_for(channel.channel_ready(), 30)
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
         async def worker() -> None:
             nonlocal left
@@ -108,7 +109,6 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
     rows: dict[str, list[float]] = {"echo": [], "daemon": [], "program": [], "ratio": [], "rate": [], "echo_rate": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "jouled.toml").write_text(CONFIGURATION)
         addresses = {"echo": f"unix:{folder / 'echo.sock'}", "daemon": f"unix:{folder / 'run' / 'jouled.sock'}"}
         servers = {
             role: psutil.Popen([sys.executable, "-m", "tests.bench.overhead", "--role", role, "--folder", name],
@@ -116,7 +116,7 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
             for role in addresses
         }  # fmt: skip
         try:
-            for role, address in addresses.items():
+            for address in addresses.values():
                 _wait_for_socket(address)
                 uvloop.run(_drive(address, requests))
             for _ in range(rounds):

@@ -119,10 +119,10 @@ def test_spiking_figures_are_the_claimed_ones(snn: Artifact) -> None:
     device = LoihiSim("loihi", pause=_no_pause)
     program = device.load(snn)
     for point in snn.manifest.operating_points:
-        result = program(held_out.images, point.steps)
+        result = program(held_out.images, point.steps, point.margin)
         assert float(np.mean(result.scores.argmax(axis=1) == held_out.labels)) == point.accuracy
         mean = result.dynamic_joules / len(held_out.images)
-        assert mean == pytest.approx(program.cost(point.steps).dynamic_joules, rel=1e-9)
+        assert mean == pytest.approx(program.cost(point.steps, point.margin).dynamic_joules, rel=1e-9)
 
 
 @pytest.mark.parametrize("variant", ["dnn", "snn"])

@@ -1,0 +1,126 @@
+"""The configuration is refused with file, key and reason, or it is right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from daemon import config
+from daemon.config import DeviceConfig, PolicyConfig
+from daemon.errors import ConfigError
+
+REFERENCE = Path(__file__).parents[2] / "systemd" / "jouled.toml"
+MINIMAL = """
+start_policy = "all"
+[device.chip]
+driver = "loihi-sim"
+[policy.all]
+strategy = "accuracy"
+budget_watts = 5.0
+"""
+
+
+def _refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "jouled.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def test_minimal(tmp_path: Path) -> None:
+    """What a file leaves out has its documented default."""
+    path = tmp_path / "jouled.toml"
+    path.write_text(MINIMAL)
+    loaded = config.load(path)
+    assert loaded.device == {"chip": DeviceConfig("loihi-sim")}
+    assert loaded.policy == {"all": PolicyConfig("accuracy", 5.0)}
+    assert loaded.policy["all"].window_seconds == 10.0
+    assert loaded.policy["all"].limit_joules == 50.0
+    assert loaded.server.tcp_address == "127.0.0.1:8001"
+    assert loaded.repository == ""
+
+
+def test_commented_defaults_are_true(tmp_path: Path) -> None:
+    """Taking the comment signs off the shipped file's keys changes nothing."""
+    path = tmp_path / "all.toml"
+    path.write_text(re.sub(r"^# (\w+ = )", r"\1", REFERENCE.read_text(), flags=re.MULTILINE))
+    assert path.read_text() != REFERENCE.read_text()
+    assert config.load(path) == config.load(REFERENCE)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:9000", "[::1]:8001", "127.1.2.3:1", ""])
+def test_addresses_on_loopback(tmp_path: Path, address: str) -> None:
+    """A loopback address takes the place of the configured one; an empty one means no TCP."""
+    path = tmp_path / "jouled.toml"
+    path.write_text(MINIMAL)
+    assert config.load(path, tcp_address=address).server.tcp_address == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8001", "127.0.0.1", "example.org:8001", "127.0.0.1:8001x", "[::]:8001"])
+def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
+    """Plain TCP off loopback is refused."""
+    refusal = _refusal(tmp_path, MINIMAL + f'[server]\ntcp_address = "{address}"\n')
+    assert refusal.startswith(f"server.tcp_address: {address!r} is not HOST:PORT on loopback")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "budget_watts = 5.0",
+            "budget_wats = 5.0",
+            "policy.all.budget_wats: unknown key; did you mean 'budget_watts'?",
+        ),
+        ("driver =", "zzz = 1\ndriver =", "device.chip.zzz: unknown key; known are driver, threads"),
+        ("start_policy", "start_polcy", "start_polcy: unknown key; did you mean 'start_policy'?"),
+        ('start_policy = "all"', "", "Object missing required field `start_policy`"),
+        ('start_policy = "all"', 'start_policy = "al"', "start_policy: no such policy 'al'; did you mean 'all'?"),
+        ('start_policy = "all"', "start_policy = 3", "start_policy: Expected `str`, got `int`"),
+        ("loihi-sim", "loihi-simm", "device.chip.driver: unknown driver 'loihi-simm'; did you mean 'loihi-sim'?"),
+        ("loihi-sim", "toaster", "device.chip.driver: unknown driver 'toaster'; known are cpu, loihi-sim, ncs2-sim"),
+        ('"accuracy"', '"acuracy"', "policy.all.strategy: unknown 'acuracy'; did you mean 'accuracy'?"),
+        ('"accuracy"', '"pin"', "policy.all.pin: '' is neither snn, dnn nor a device"),
+        ('"accuracy"', '"pin"\npin = "chap"', "policy.all.pin: 'chap' is neither snn, dnn nor a device; did you mean"),
+        ('"accuracy"', '"saver"\npin = "snn"', "policy.all.pin: only strategy 'pin' takes it, the strategy is 'saver'"),
+        ("5.0", "-1.0", "policy.all.budget_watts: Expected `float` >= 0.0"),
+        ("5.0", "nan", "policy.all.budget_watts: Expected `float` >= 0.0"),
+        ("5.0", "inf", "policy.all.budget_watts: Expected `float` <= 1000000.0"),
+        ("5.0", '"5"', "policy.all.budget_watts: Expected `float`, got `str`"),
+        ("5.0", "5.0\nwindow_seconds = 0", "policy.all.window_seconds: Expected `float` > 0.0"),
+        ('"loihi-sim"', '"cpu"\ncore_watts = inf', "device.chip.core_watts: Expected `float` <= 1000.0"),
+        ('"loihi-sim"', '"cpu"\nthreads = 0', "device.chip.threads: Expected `int` >= 1"),
+        ("[device.chip]", '[device."No Good"]', "device.No Good: a name must match"),
+        ("[policy.all]", '[policy.ALL]', "policy.ALL: a name must match"),
+        ("5.0", "5.0\n[server]\nbatch_limt = 3", "server.batch_limt: unknown key; did you mean 'batch_limit'?"),
+        ("5.0", "5.0\n[server]\nbatch_limit = 0", "server.batch_limit: Expected `int` >= 1"),
+        ('[device.chip]\ndriver = "loihi-sim"', "device = 3", "device: Expected `object`, got `int`"),
+        ('[device.chip]\ndriver = "loihi-sim"', "[device]", "device: Expected `object` of length >= 1"),
+        ('[device.chip]\ndriver = "loihi-sim"', "", "Object missing required field `device`"),
+        ("[policy.all]", "[policy.all", "Expected ']' at the end of a table declaration"),
+    ],
+)  # fmt: skip
+def test_refusals(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    """Every mistake is told by key and reason, with the nearest right word."""
+    assert old in MINIMAL
+    assert _refusal(tmp_path, MINIMAL.replace(old, new)).startswith(expected)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A missing file and a folder are told as such."""
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file or directory"):
+        config.load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        config.load(tmp_path)
+
+
+def test_not_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are refused."""
+    path = tmp_path / "jouled.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="utf-8"):
+        config.load(path)

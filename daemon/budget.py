@@ -212,11 +212,11 @@ class Budget:
         return now + math.ceil(excess / drain_watts) + 1
 
 
-def limit_of(
-    budget_watts: float, window_seconds: float, burst_joules: float | None = None, burst_watts: float = 0.0
-) -> Limit:
-    """Turn watts over a window, and a burst above a power, into a limit."""
-    burst_nanojoules = None if burst_joules is None else round(burst_joules * NANO)
+def limit_of(budget_watts: float, window_seconds: float, burst_joules: float = 0.0, burst_watts: float = 0.0) -> Limit:
+    """Turn watts over a window into a limit, with a burst above a power where `burst_joules` is not 0."""
     return Limit(
-        round(budget_watts * window_seconds * NANO), round(window_seconds * NANO), burst_nanojoules, burst_watts
+        round(budget_watts * window_seconds * NANO),
+        round(window_seconds * NANO),
+        round(burst_joules * NANO) or None,
+        burst_watts,
     )

@@ -54,10 +54,10 @@ class PolicyConfig(Section, frozen=True):
     strategy: str
     budget_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)]
     window_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
-    burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
-    burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     min_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     pin: str = ""
+    burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
 
     @property
     def limit_joules(self) -> float:

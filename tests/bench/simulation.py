@@ -88,7 +88,7 @@ class Simulation:
         self, points: list[Point], static_watts: dict[str, float], policy: Policy, longest_window_nanoseconds: int = 0
     ) -> None:
         self.points = [replace(point) for point in points]
-        self.meter_dead = False
+        self._meter_dead = False
         # When requests ended: with an answer and its point, refused, or too late.
         self.answered: list[tuple[int, Point]] = []
         self.rejected: list[int] = []
@@ -142,6 +142,10 @@ class Simulation:
             for job in queued:
                 self._decide(job.request)
         self._wake()
+
+    def kill_meter(self) -> None:
+        """Settle with the model's mean and its uncertainty from now on."""
+        self._meter_dead = True
 
     def set_broken(self, device: str, broken: bool) -> None:
         """Let every run on a device fail from now on, or no longer."""
@@ -251,7 +255,7 @@ class Simulation:
         upper, mean = job.reservation.nanojoules, point.dynamic_nanojoules
         spread = min(ENERGY_SPREAD, (upper / mean - 1) / SPREADS_LIMIT)
         spent = upper if lane.broken else int(mean * (1 + spread * request.energy))
-        known = min(round(mean * (1 + MODEL_UNCERTAINTY)), upper) if self.meter_dead and not lane.broken else spent
+        known = min(round(mean * (1 + MODEL_UNCERTAINTY)), upper) if self._meter_dead and not lane.broken else spent
         self._spent.append((job.started, self._now, spent))
         self._last_end[job.reign] = self._now
         began = perf_counter_ns()

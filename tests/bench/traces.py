@@ -12,6 +12,7 @@ from daemon.points import Point, points_of
 from hal import artifact
 from hal.device import Kind
 from hal.open import open_device
+from tests.daemon.builders import make_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,20 +102,14 @@ def ladder_points() -> tuple[list[Point], dict[str, float]]:
         ("card", Kind.DNN, 2, 0.992, 16.0e-3, 6.0e-3),
     ]
     points = [
-        _invented(device, kind, steps, accuracy, joules, seconds)
+        make_point(
+            model="ladder", kind=kind, device=device, steps=steps, accuracy=accuracy,
+            dynamic_nanojoules=round(joules * NANO), upper_nanojoules=round(2.5 * joules * NANO),
+            seconds=seconds, service_seconds=seconds,
+        )
         for device, kind, steps, accuracy, joules, seconds in figures
-    ]
+    ]  # fmt: skip
     return points, {"chip": 0.1, "stick": 0.3, "card": 0.6}
-
-
-def _invented(device: str, kind: Kind, steps: int, accuracy: float, joules: float, seconds: float) -> Point:
-    program: object = None
-    return Point(
-        model="ladder", version="1", variant=kind.value, kind=kind, digest="", device=device, simulated=True,
-        provenance="simulated", boundary="accelerator", steps=steps, accuracy=accuracy,
-        dynamic_nanojoules=round(joules * NANO), upper_nanojoules=round(2.5 * joules * NANO), seconds=seconds,
-        program=program, service_seconds=seconds,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 POINTS = {"zoo": zoo_points, "ladder": ladder_points}

@@ -1,9 +1,9 @@
 """Check a journal by brute force, not by the budget's own books.
 
-The energy of a request is spread evenly over the time it ran; static power flows all the time. The energy of a window
-is then a piecewise linear function of where it starts, so its maximum lies where a request begins or ends at one of
-the window's edges: those starts are all tried. So are the first and the last nanosecond at which a window still touches
-a reign, since limit and static power change there.
+The energy of a request is spread evenly over the time it ran; static power flows all the time, as high as the latest
+reign says. The energy of a window is then a piecewise linear function of where it starts, so its maximum lies where a
+request or a reign begins or ends at one of the window's edges: those starts are all tried. So are the first and the
+last nanosecond at which a window still touches a reign, since the limit changes there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reign:
-    """A policy in force from `began` to `ended`, in the clock's nanoseconds; reigns may overlap."""
+    """A policy in force from `began` to `ended`, in the clock's nanoseconds; reigns may overlap.
+
+    `burst_nanojoules` and `burst_watts` are those of its short limit, where it has one.
+    """
 
     policy: str
     limit_nanojoules: int
@@ -30,6 +33,8 @@ class Reign:
     static_watts: float
     began: int
     ended: int
+    burst_nanojoules: int | None = None
+    burst_watts: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,27 +55,62 @@ def worst_windows(reigns: list[Reign], spending: Spending) -> dict[str, float]:
     """
     worst = {reign.policy: 0.0 for reign in reigns}
     times, totals = _cumulative(spending)
+    changes, drawn = _static(reigns)
     for window in sorted({reign.window_nanoseconds for reign in reigns}):
         edges = np.array([edge for reign in reigns for edge in (reign.began, reign.ended)], np.float64)
         starts = np.unique(
             np.concatenate([times, times - window, edges, edges - 1, edges - window, edges - window + 1])
         )
         energies = np.interp(starts + window, times, totals) - np.interp(starts, times, totals)
+        statics = _drawn(starts + window, changes, drawn) - _drawn(starts, changes, drawn)
         limits = np.zeros(len(starts))
-        statics = np.zeros(len(starts))
         owners = np.full(len(starts), -1)
         for number, reign in enumerate(reigns):
             limit = reign.limit_nanojoules * -(-window // reign.window_nanoseconds)
-            touched = (starts < reign.ended) & (starts + window > reign.began)
-            larger = touched & ((limit > limits) | (owners < 0))
-            limits[larger], owners[larger] = limit, number
-            statics[touched] = np.maximum(statics[touched], reign.static_watts * window)
-        for number, reign in enumerate(reigns):
-            mine = owners == number
-            if mine.any():
-                fractions = _fractions(energies[mine], statics[mine], limits[mine])
-                worst[reign.policy] = max(worst[reign.policy], float(fractions.max()))
+            first, last = np.searchsorted(starts, reign.began - window, "right"), np.searchsorted(starts, reign.ended)
+            larger = (limit > limits[first:last]) | (owners[first:last] < 0)
+            limits[first:last][larger], owners[first:last][larger] = limit, number
+        fractions = _fractions(energies, statics, limits)
+        for number in np.unique(owners[owners >= 0]):
+            policy = reigns[number].policy
+            worst[policy] = max(worst[policy], float(fractions[owners == number].max()))
     return worst
+
+
+def worst_bursts(reigns: list[Reign], spending: Spending) -> dict[str, float]:
+    """Give for each policy with a short limit the most that a stretch of time took above its power, over its burst.
+
+    All stretches are looked at in which the policy reigns alone. With G the energy above the power since ever, that is
+    the largest rise of G, found from its lowest value so far.
+    """
+    worst: dict[str, float] = {}
+    times, totals = _cumulative(spending)
+    changes, drawn = _static(reigns)
+    for number, reign in enumerate(reigns):
+        if reign.burst_nanojoules is None:
+            continue
+        began = max([reign.began, *(before.ended for before in reigns[:number])])
+        ended = min([reign.ended, *(after.began for after in reigns[number + 1 :])])
+        if began >= ended:
+            continue
+        inside = np.array([began, *times[(times > began) & (times < ended)], ended], np.float64)
+        above = np.interp(inside, times, totals) + _drawn(inside, changes, drawn) - reign.burst_watts * (inside - began)
+        rise = float((above - np.minimum.accumulate(above)).max())
+        worst[reign.policy] = max(worst.get(reign.policy, 0.0), rise / max(reign.burst_nanojoules, 1))
+    return worst
+
+
+def _static(reigns: list[Reign]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give when static power changed, and its watts from then on. The first holds for all time before."""
+    reigns = sorted(reigns, key=lambda reign: reign.began)
+    return np.array([reign.began for reign in reigns], np.float64), np.array([reign.static_watts for reign in reigns])
+
+
+def _drawn(at: NDArray[np.float64], changes: NDArray[np.float64], watts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the static energy drawn from the first change until each of the moments `at`; negative before it."""
+    totals = np.concatenate([[0.0], np.cumsum(watts[:-1] * np.diff(changes))])
+    index = np.maximum(np.searchsorted(changes, at, "right") - 1, 0)
+    return totals[index] + watts[index] * (at - changes[index])
 
 
 def _fractions(

@@ -46,13 +46,18 @@ class DeviceConfig(Section, frozen=True):
 
 
 class PolicyConfig(Section, frozen=True):
-    """`[policy.NAME]`: a strategy, a budget and constraints."""
+    """`[policy.NAME]`: a strategy, a budget and constraints.
+
+    Where `burst_joules` is given, any stretch of time may hold at most that and `burst_watts` times its length.
+    """
 
     strategy: str
     budget_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)]
     window_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
     min_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     pin: str = ""
+    burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
 
     @property
     def limit_joules(self) -> float:
@@ -128,6 +133,8 @@ def _check(config: Config) -> None:
     for name, policy in config.policy.items():
         if policy.strategy not in STRATEGIES:
             raise ValueError(f"policy.{name}.strategy: unknown {policy.strategy!r}{_near(policy.strategy, STRATEGIES)}")
+        if (policy.burst_joules > 0) != (policy.burst_watts > 0):
+            raise ValueError(f"policy.{name}.burst_joules: it takes burst_watts above 0, and these take it")
         pins = ["snn", "dnn", *config.device]
         if policy.strategy == "pin" and policy.pin not in pins:
             raise ValueError(

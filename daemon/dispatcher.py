@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.budget import Budget, limit_of
+from daemon.budget import Budget, Limit, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
 from daemon.errors import (
@@ -102,7 +102,7 @@ class Dispatcher:
             self._check_limit(name)
         policy = policies[start]
         longest = max(round(each.window_seconds * NANO) for each in policies.values())
-        limit = limit_of(policy.budget_watts, policy.window_seconds)
+        limit = _limit(policy)
         self.budget = Budget(limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
         self.router = Router(start, policy, self.budget, fleet.load_seconds)
         for lane in fleet.lanes.values():
@@ -123,7 +123,7 @@ class Dispatcher:
             raise NotFound(f"no policy {name!r}; known are {', '.join(self.policies)}")
         previous, policy = self.router.name, self.policies[name]
         self.router.name, self.router.policy = name, policy
-        self.budget.limit = limit_of(policy.budget_watts, policy.window_seconds)
+        self.budget.limit = _limit(policy)
         self._reign = self._journal.reign(name, self.budget.limit, self.budget.static_watts, self._clock())
         for job in list(self._flying):
             self._recall(job)
@@ -136,6 +136,9 @@ class Dispatcher:
         watts, static = self.policies[name].budget_watts, self.fleet.static_watts
         if 0 < watts < static:
             raise PolicyRefused(f"policy.{name}.budget_watts: {watts} is below the static power of {static:.3f} W")
+        watts = self.policies[name].burst_watts
+        if 0 < watts < static:
+            raise PolicyRefused(f"policy.{name}.burst_watts: {watts} is below the static power of {static:.3f} W")
 
     async def classify(self, points: list[Point], images: NDArray[np.generic], wanted: Constraints) -> Answer:
         """Answer a checked request for a model of these points. Raises a `RequestError`.
@@ -331,6 +334,10 @@ class Dispatcher:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+
+def _limit(policy: PolicyConfig) -> Limit:
+    return limit_of(policy.budget_watts, policy.window_seconds, policy.burst_joules, policy.burst_watts)
 
 
 def _set(turn: asyncio.Future[None]) -> None:

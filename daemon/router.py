@@ -13,6 +13,7 @@ from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
+from daemon.price import Demand
 
 
 class Constraints(NamedTuple):
@@ -57,6 +58,7 @@ class Router:
         self.policy = policy
         self.budget = budget
         self._load = load
+        self._demand = Demand()
 
     def decide(self, points: Sequence[Point], wanted: Constraints, now: int) -> Decision:
         """Decide for one request among the operating points of its model.
@@ -81,6 +83,7 @@ class Router:
         for point in self._order(timely, wanted.images, now):
             reservation = self.budget.reserve(point.upper_nanojoules * wanted.images, now)
             if reservation is not None:
+                self._count(living, wanted, now)
                 return Dispatch(point, reservation)
         cheapest = min(timely, key=lambda point: point.upper_nanojoules)
         frees = self.budget.frees_at(cheapest.upper_nanojoules * wanted.images, now)
@@ -88,7 +91,12 @@ class Router:
             return Refuse("budget", self.budget.limit.window_nanoseconds)
         if frees + round(cheapest.service_seconds * NANO) * wanted.images <= wanted.deadline:
             return Wait(frees)
+        self._count(living, wanted, now)
         return Refuse("budget", frees - now)
+
+    def _count(self, points: list[Point], wanted: Constraints, now: int) -> None:
+        """Count a request for the price, once its fate is decided: who waits asks again."""
+        self._demand.count(points, wanted.images, now, self.budget.limit.window_nanoseconds)
 
     def _allows(self, point: Point, wanted: Constraints) -> bool:
         policy = self.policy
@@ -106,20 +114,9 @@ class Router:
         if strategy == "latency":
             return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * images)
         if strategy == "balanced":
-            price = self._price(points, now)
-            return sorted(points, key=lambda point: price * point.dynamic_nanojoules - point.accuracy)
+            price = self._demand.price(self.budget.steady_watts(now), now)
+            return sorted(
+                points,
+                key=lambda point: (price * point.dynamic_nanojoules - point.accuracy, point.dynamic_nanojoules),
+            )
         return sorted(points, key=lambda point: (-point.accuracy, point.dynamic_nanojoules))
-
-    def _price(self, points: list[Point], now: int) -> float:
-        """Price a nanojoule in accuracy: nothing with an empty window, prohibitive with a full one.
-
-        At half the headroom, the step from the cheapest to the most accurate point is just worth its price.
-        """
-        best = max(points, key=lambda point: point.accuracy)
-        cheapest = min(points, key=lambda point: point.dynamic_nanojoules)
-        extra = best.dynamic_nanojoules - cheapest.dynamic_nanojoules
-        if extra <= 0:
-            return 0.0
-        spendable = self.budget.limit.nanojoules - self.budget.static_nanojoules
-        headroom = max(self.budget.room_nanojoules(now), 1) / max(spendable, 1)
-        return (best.accuracy - cheapest.accuracy) / extra * (1.0 - headroom) / headroom

@@ -45,7 +45,7 @@ def _brute(reigns: list[Reign], entries: list[tuple[int, int, int]]) -> dict[str
             if not touched:
                 continue
             limits = [reign.limit_nanojoules * -(-window // reign.window_nanoseconds) for reign in touched]
-            static = max(reign.static_watts for reign in touched) * window
+            static = _static(reigns, start, start + window)
             energy = sum(
                 nanojoules * max(0.0, min(ended, start + window) - max(began, start)) / (ended - began)
                 for began, ended, nanojoules in entries
@@ -53,6 +53,15 @@ def _brute(reigns: list[Reign], entries: list[tuple[int, int, int]]) -> dict[str
             policy = touched[limits.index(max(limits))].policy
             worst[policy] = max(worst[policy], (energy + static) / max(limits))
     return worst
+
+
+def _static(reigns: list[Reign], start: int, end: int) -> float:
+    """Give what flows from `start` to `end`: each reign's static power until the next begins, the first's before it."""
+    begins = [start, *(reign.began for reign in reigns[1:]), max(end, reigns[-1].began)]
+    return sum(
+        reign.static_watts * max(0, min(until, end) - max(began, start))
+        for reign, began, until in zip(reigns, begins[:-1], begins[1:], strict=True)
+    )
 
 
 @settings(max_examples=60, deadline=None)

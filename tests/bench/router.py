@@ -1,0 +1,263 @@
+"""How well the router spends a budget: simulated traces against an upper bound and static policies.
+
+    python -m tests.bench.router [--json FILE] [--traces all|NAME,...] [--seeds N] [--seconds S] [--plot FILE.png]
+
+Every cell is a set of operating points, a trace, a budget and a policy. A budget is the static energy of a window and
+1.2, 0.5 or 0.15 times the dynamic energy of answering 60 requests per second at the most accurate point. Then every
+trace and budget is run again with faults: policies that switch every second, devices that fail, a meter that dies, a
+device that is switched off and on, bursts that are limited. Windows are checked by brute force.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from daemon.audit import worst_bursts, worst_windows
+from daemon.budget import Limit
+from daemon.clock import NANO
+from daemon.config import PolicyConfig
+from daemon.points import Point
+from tests.bench import traces
+from tests.bench.bound import upper_bound
+from tests.bench.simulation import DEADLINE_NANOSECONDS, Policy, Simulation
+
+BUDGETS = (1.2, 0.5, 0.15)
+WINDOW_SECONDS = 10.0
+# A demand fits if the bound answers this part of it.
+FITS = 0.999
+# Sums in floating point may be off by this much.
+EXACT = 1e-9
+
+
+class Case(NamedTuple):
+    """What a cell is about, its policy left out."""
+
+    points: str
+    trace: str
+    budget: float
+    seed: int
+    seconds: float
+
+
+def _best(points: Sequence[Point]) -> Point:
+    return max(points, key=lambda point: (point.accuracy, -point.dynamic_nanojoules))
+
+
+def _name(point: Point) -> str:
+    return f"{point.device}@{point.steps}" + (f"-{point.margin}" if point.margin else "")
+
+
+def _dynamic_nanojoules(points: Sequence[Point], budget: float) -> float:
+    return budget * traces.RATE * WINDOW_SECONDS * _best(points).dynamic_nanojoules
+
+
+def policy_of(
+    case: Case, strategy: str, name: str = "", budget: float | None = None, window_seconds: float = WINDOW_SECONDS,
+    burst_seconds: float = 0.0,
+) -> Policy:  # fmt: skip
+    """Make a policy for the points of a case, with a bucket of so many seconds of its budget where that is not 0."""
+    points, static_watts = traces.POINTS[case.points]()
+    dynamic_watts = _dynamic_nanojoules(points, case.budget if budget is None else budget) / WINDOW_SECONDS / NANO
+    watts = sum(static_watts.values()) + dynamic_watts
+    limit = Limit(
+        round(watts * window_seconds * NANO),
+        round(window_seconds * NANO),
+        round(burst_seconds * dynamic_watts * NANO) or None,
+        watts + dynamic_watts if burst_seconds else 0.0,
+    )
+    return Policy(name or strategy, PolicyConfig(strategy, watts, window_seconds), limit)
+
+
+def simulate(case: Case, strategy: str, only: int | None = None) -> tuple[Simulation, int]:
+    """Run one cell, with one operating point only where one is named; give it and the number of requests."""
+    points, static_watts = traces.POINTS[case.points]()
+    run = Simulation(points if only is None else [points[only]], static_watts, policy_of(case, strategy))
+    arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
+    run.run(arrivals.tolist(), np.random.default_rng(case.seed))
+    return run, len(arrivals)
+
+
+def cells(case: Case) -> tuple[list[dict[str, Any]], float]:
+    """Run all policies of a case; give their cells, and the median seconds that `balanced` worked on a request."""
+    points, _ = traces.POINTS[case.points]()
+    arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
+    spendable = _dynamic_nanojoules(points, case.budget)
+    bound, answers = upper_bound(arrivals, points, spendable, WINDOW_SECONDS, DEADLINE_NANOSECONDS / NANO)
+    static = [(f"static:{_name(point)}", "accuracy", index) for index, point in enumerate(points)]
+    named: list[tuple[str, str, int | None]] = [(each, each, None) for each in ("balanced", "accuracy", "saver")]
+    made, seconds = [], 0.0
+    for name, strategy, only in [*named, *static]:
+        run, requests = simulate(case, strategy, only)
+        utility = sum(point.accuracy for _, point in run.answered)
+        if name == "balanced":
+            seconds = statistics.median(run.worked_nanoseconds) / NANO
+        made.append(
+            {
+                "points": case.points, "trace": case.trace, "budget": case.budget, "policy": name, "seed": case.seed,
+                "demand_fits": answers >= FITS * requests, "requests": requests,
+                "worst_window_fraction": max(worst_windows(*run.history()).values()), "utility": utility / requests,
+                "percent_of_bound": 100 * utility / bound, "rejected": len(run.rejected), "missed": len(run.missed),
+            }
+        )  # fmt: skip
+    best = max(cell["utility"] for cell in made if cell["policy"] not in {"balanced", "saver"})
+    for cell in made:
+        cell["percent_of_best_static"] = 100 * cell["utility"] / best
+    return made, seconds
+
+
+def with_faults(case: Case) -> tuple[int, list[float]]:
+    """Run a case with all that may go wrong; give the requests and the fractions of all policies.
+
+    Each second another of these policies: half the budget, all of it, a fifth of it over a shorter window, nothing, and
+    with limited bursts. One device after the other fails for six seconds, and one is switched off for five, every
+    thirty. From the middle on the meter is dead.
+    """
+    points, static_watts = traces.POINTS[case.points]()
+    policies = [
+        policy_of(case, "balanced", "whole"),
+        policy_of(case, "accuracy", "half", case.budget / 2),
+        policy_of(case, "balanced", "burst", burst_seconds=1.0),
+        policy_of(case, "saver", "short", case.budget / 5, window_seconds=3.0),
+        policy_of(case, "balanced", "none")._replace(limit=Limit(0, round(WINDOW_SECONDS * NANO))),
+    ]
+    run = Simulation(points, static_watts, policies[0], round(WINDOW_SECONDS * NANO))
+    rng = np.random.default_rng([case.seed, 1])
+    # Beyond the one in force now: a change every second, or a reign of two windows and a half.
+    now = 0.0
+    while now < case.seconds:
+        now += 1.0 if now % 100 < 50 else 2.5 * WINDOW_SECONDS
+        run.at(round(now * NANO), partial(run.set_policy, policies[rng.integers(len(policies))]))
+    devices = list(static_watts)
+    for number, began in enumerate(np.arange(10.0, case.seconds, 30.0)):
+        failing, off = devices[number % len(devices)], devices[-1 - number % len(devices)]
+        run.at(round(began * NANO), partial(run.set_broken, failing, broken=True))
+        run.at(round((began + 6) * NANO), partial(run.set_broken, failing, broken=False))
+        run.at(round((began + 12) * NANO), partial(run.set_power, off, on=False))
+        for again in range(17, 29):
+            run.at(round((began + again) * NANO), partial(run.set_power, off, on=True))
+    run.at(round(case.seconds / 2 * NANO), run.kill_meter)
+    arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
+    run.run(arrivals.tolist(), rng)
+    history = run.history()
+    return len(arrivals), [*worst_windows(*history).values(), *worst_bursts(*history).values()]
+
+
+def evaluate(cases: Sequence[Case], processes: int) -> dict[str, Any]:
+    """Run all cases, with and without faults."""
+    with ProcessPoolExecutor(processes) as pool:
+        results, seconds = [], []
+        faulty = pool.map(with_faults, cases)
+        for made, worked_seconds in pool.map(cells, cases):
+            print(_line(made), flush=True)
+            results += made
+            seconds.append((len(traces.POINTS[made[0]["points"]]()[0]), worked_seconds))
+        faults = list(faulty)
+    fractions = [cell["worst_window_fraction"] for cell in results]
+    fractions += [fraction for _, found in faults for fraction in found]
+    most = max(points for points, _ in seconds)
+    return {
+        "cells": results,
+        "decision_seconds_p50": statistics.median(each for points, each in seconds if points == most),
+        "windows_over": sum(fraction > 1 + EXACT for fraction in fractions),
+        "requests_total": sum(cell["requests"] for cell in results) + sum(requests for requests, _ in faults),
+    }
+
+
+def _line(made: Sequence[dict[str, Any]]) -> str:
+    """Show one case as a row of the table."""
+    own, accuracy, saver = made[:3]
+    worst = max(cell["worst_window_fraction"] for cell in made)
+    return (
+        f"| {own['points']:6} | {own['trace']:7} | {own['budget']:4} | {own['seed']:4} | "
+        f"{'yes' if own['demand_fits'] else 'no':4} | {own['percent_of_bound']:6.2f} | "
+        f"{own['percent_of_best_static']:6.2f} | {accuracy['percent_of_bound']:8.2f} | "
+        f"{saver['percent_of_bound']:6.2f} | {own['rejected']:8} | {own['missed']:6} | {worst:9.7f} |"
+    )
+
+
+HEADER = """\
+| points | trace   | B    | seed | fits | bound  | static | accuracy | saver  | rejected | missed | worst     |
+|--------|---------|------|------|------|--------|--------|----------|--------|----------|--------|-----------|"""
+
+
+def plot(case: Case, path: Path) -> None:
+    """Draw one run of `balanced`: power against budget, the points chosen, the requests refused."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    mpl.use("agg")
+    run, _ = simulate(case, "balanced")
+    reigns, spending = run.history()
+    edges = np.arange(0.0, case.seconds + 1.0)
+    middle = edges[1:]
+    static_watts = reigns[0].static_watts
+    joules = np.histogram(spending.ended / NANO, edges, weights=spending.nanojoules / NANO)[0]
+    over_window = np.convolve(joules, np.ones(int(WINDOW_SECONDS)))[: len(joules)] / WINDOW_SECONDS
+    figure, (power, chosen) = plt.subplots(2, sharex=True, figsize=(11, 7), layout="constrained")
+    power.plot(middle, static_watts + joules, lw=0.7, color="0.6", label="over a second")
+    power.plot(middle, static_watts + over_window, label=f"over {WINDOW_SECONDS:.0f} s")
+    power.axhline(reigns[0].limit_nanojoules / reigns[0].window_nanoseconds, color="C3", label="budget")
+    power.axhline(static_watts, color="0.6", ls=":", label="static")
+    power.set(ylabel="power (W)", title=f"balanced, points {case.points}, trace {case.trace}, budget {case.budget}")
+    names = [_name(point) for point in run.points]
+    per_point = [
+        np.histogram([ended / NANO for ended, point in run.answered if point is each], edges)[0] for each in run.points
+    ]
+    refused = np.histogram(np.array([*run.rejected, *run.missed]) / NANO, edges)[0]
+    chosen.stackplot(middle, *per_point, refused, labels=[*names, "refused or missed"], colors=_colours(len(names)))
+    chosen.set(xlabel="time (s)", ylabel="requests per second")
+    power.legend(loc="upper right")
+    chosen.legend(loc="upper right", ncols=3)
+    figure.savefig(path, dpi=120)
+
+
+def _colours(points: int) -> list[Any]:
+    import matplotlib as mpl
+
+    return [*mpl.colormaps["viridis"](np.linspace(0, 1, points)), "C3"]
+
+
+def main() -> None:
+    """Evaluate as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write all cells there")
+    parser.add_argument("--traces", default="all", help=f"all, or some of {','.join(traces.TRACES)}")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on")
+    parser.add_argument("--seconds", type=float, default=600.0, help="the length of a trace")
+    parser.add_argument("--plot", type=Path, help="draw the first trace at half the budget there")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    names = list(traces.TRACES) if options.traces == "all" else options.traces.split(",")
+    if unknown := set(names) - set(traces.TRACES):
+        parser.error(f"unknown trace {min(unknown)!r}; known are {', '.join(traces.TRACES)}")
+    if options.plot:
+        plot(Case("ladder", names[-1], 0.5, 0, options.seconds), options.plot)
+    print(HEADER)
+    result = evaluate(
+        [
+            Case(points, trace, budget, seed, options.seconds)
+            for points in traces.POINTS
+            for trace in names
+            for budget in BUDGETS
+            for seed in range(options.seeds)
+        ],
+        options.processes,
+    )
+    print(f"decision_seconds_p50 {result['decision_seconds_p50']:.1e}  windows_over {result['windows_over']}  "
+          f"requests_total {result['requests_total']}")  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

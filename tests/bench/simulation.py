@@ -1,0 +1,276 @@
+"""A discrete-event simulation of the daemon: the real router and budget, simulated devices, clock and requests.
+
+What the dispatcher does with its event loop happens here in the same order: a request is decided, waits for the budget,
+queues at its device, runs, is settled, and whoever waits first is woken. Energies and times of a request vary around
+the means of its point; the budget is settled with what it took, and learns of it when it has ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter_ns
+from typing import NamedTuple
+
+import numpy as np
+
+from daemon.audit import Reign, Spending
+from daemon.budget import Budget, Limit, Reservation
+from daemon.clock import NANO
+from daemon.config import PolicyConfig
+from daemon.fleet import REST_NANOSECONDS
+from daemon.points import Point
+from daemon.router import Constraints, Dispatch, Router, Wait
+
+DEADLINE_NANOSECONDS = NANO // 10
+# Standard deviations of a request's energy and time against the mean of its point; nothing varies by more than three.
+ENERGY_SPREAD = 0.3
+SECONDS_SPREAD = 0.2
+SPREADS_LIMIT = 3.0
+# What a model adds to its figure once the meter is dead.
+MODEL_UNCERTAINTY = 0.25
+
+
+class Policy(NamedTuple):
+    """A named policy with its limit as the budget takes it."""
+
+    name: str
+    config: PolicyConfig
+    limit: Limit
+
+
+@dataclass(eq=False)
+class Request:
+    """A request, and how far its energy and time are from the mean of any point, in spreads.
+
+    `turn` counts its waits, `worked_nanoseconds` what deciding and bookkeeping took by the real clock.
+    """
+
+    wanted: Constraints
+    energy: float
+    seconds: float
+    tried: set[str] = field(default_factory=set)
+    turn: int = 0
+    worked_nanoseconds: int = 0
+
+
+@dataclass(eq=False)
+class Job:
+    """A request at a device. `started` is zero while it is queued."""
+
+    request: Request
+    point: Point
+    reservation: Reservation
+    reign: int
+    expected_seconds: float
+    started: int = 0
+
+
+@dataclass
+class Lane:
+    """A device: its queue, what runs, until when it is lost, and whether it is switched off."""
+
+    queue: deque[Job] = field(default_factory=deque)
+    running: Job | None = None
+    backlog_seconds: float = 0.0
+    rests_until: int = 0
+    broken: bool = False
+    off: bool = False
+
+
+class Simulation:
+    """One run of a trace. Call `at` for what is to happen besides, then `run`, then read the results."""
+
+    def __init__(
+        self, points: list[Point], static_watts: dict[str, float], policy: Policy, longest_window_nanoseconds: int = 0
+    ) -> None:
+        self.points = [replace(point) for point in points]
+        self._meter_dead = False
+        # When requests ended: with an answer and its point, refused, or too late.
+        self.answered: list[tuple[int, Point]] = []
+        self.rejected: list[int] = []
+        self.missed: list[int] = []
+        self.worked_nanoseconds: list[int] = []
+        self._now = 0
+        self._watts = static_watts
+        self._lanes = {device: Lane() for device in static_watts}
+        self.budget = Budget(
+            policy.limit, static_watts=sum(static_watts.values()), longest_window_nanoseconds=longest_window_nanoseconds
+        )
+        self.router = Router(policy.name, policy.config, self.budget, self._load)
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self._waiting: deque[Request] = deque()
+        self._spent: list[tuple[int, int, int]] = []
+        self._reigns: list[Reign] = []
+        self._last_end: list[int] = []
+        self._begin_reign()
+
+    def at(self, when: int, event: Callable[[], None]) -> None:
+        """Let `event` happen at a moment."""
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, event))
+
+    def run(self, arrivals: Iterable[int], rng: np.random.Generator) -> None:
+        """Let requests arrive at these moments, in order, and go on until nothing is left to do."""
+        moments = list(arrivals)
+        energies = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
+        times = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
+        for moment, energy, seconds in zip(moments, energies, times, strict=True):
+            while self._events and self._events[0][0] <= moment:
+                self._next()
+            self._now = int(moment)
+            self._decide(Request(Constraints(self._now + DEADLINE_NANOSECONDS), energy, seconds))
+        while self._events:
+            self._next()
+
+    def _next(self) -> None:
+        self._now, _, event = heapq.heappop(self._events)
+        event()
+
+    def set_policy(self, policy: Policy) -> None:
+        """Switch the policy: what is queued is taken back and decided again."""
+        self.router.name, self.router.policy, self.budget.limit = policy.name, policy.config, policy.limit
+        self._begin_reign()
+        for lane in self._lanes.values():
+            queued = list(lane.queue)
+            for job in queued:
+                self._call_off(lane, job)
+            for job in queued:
+                self._decide(job.request)
+        self._wake()
+
+    def kill_meter(self) -> None:
+        """Settle with the model's mean and its uncertainty from now on."""
+        self._meter_dead = True
+
+    def set_broken(self, device: str, broken: bool) -> None:
+        """Let every run on a device fail from now on, or no longer."""
+        self._lanes[device].broken = broken
+
+    def set_power(self, device: str, on: bool) -> None:
+        """Switch a device on or off, on only if its static power fits the budget, off only if nothing is queued."""
+        lane = self._lanes[device]
+        watts = self.budget.static_watts + (self._watts[device] if on else -self._watts[device])
+        if lane.off != on or lane.running or (on and not self.budget.static_fits(watts, self._now)):
+            return
+        lane.off = not on
+        self.budget.change_static(watts, self._now)
+        self._begin_reign()
+
+    def history(self) -> tuple[list[Reign], Spending]:
+        """Give what the brute-force check needs."""
+        ends = [*(reign.began for reign in self._reigns[1:]), self._now]
+        lasts = np.maximum.accumulate(self._last_end).tolist()
+        reigns = [
+            replace(reign, ended=max(end, last)) for reign, end, last in zip(self._reigns, ends, lasts, strict=True)
+        ]
+        columns = np.array(self._spent, np.int64).reshape(-1, 3)
+        return reigns, Spending(columns[:, 0], columns[:, 1], columns[:, 2])
+
+    def _begin_reign(self) -> None:
+        limit = self.budget.limit
+        self._reigns.append(
+            Reign(
+                self.router.name, limit.nanojoules, limit.window_nanoseconds, self.budget.static_watts, self._now,
+                self._now, limit.burst_nanojoules, limit.burst_watts,
+            )
+        )  # fmt: skip
+        self._last_end.append(0)
+
+    def _load(self, device: str) -> float | None:
+        lane = self._lanes[device]
+        return None if lane.off or self._now < lane.rests_until else lane.backlog_seconds
+
+    def _decide(self, request: Request) -> None:
+        """Decide as the dispatcher does."""
+        if self._now >= request.wanted.deadline:
+            self._end(request, self.missed)
+            return
+        points = [point for point in self.points if point.device not in request.tried] if request.tried else self.points
+        began = perf_counter_ns()
+        decision = self.router.decide(points, request.wanted, self._now)
+        request.worked_nanoseconds += perf_counter_ns() - began
+        if isinstance(decision, Dispatch):
+            point, reservation = decision
+            self._submit(Job(request, point, reservation, len(self._reigns) - 1, point.service_seconds))
+        elif isinstance(decision, Wait):
+            request.turn += 1
+            self._waiting.append(request)
+            self.at(decision.until, partial(self._end_wait, request, request.turn))
+        else:
+            self._end(request, self.rejected)
+
+    def _end(self, request: Request, ends: list[int]) -> None:
+        ends.append(self._now)
+        self.worked_nanoseconds.append(request.worked_nanoseconds)
+
+    def _end_wait(self, request: Request, turn: int) -> None:
+        if request.turn == turn and request in self._waiting:
+            self._waiting.remove(request)
+            self._decide(request)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._decide(self._waiting.popleft())
+
+    def _submit(self, job: Job) -> None:
+        lane = self._lanes[job.point.device]
+        lane.queue.append(job)
+        lane.backlog_seconds += job.expected_seconds
+        if lane.running is None:
+            self._start(lane)
+        else:
+            self.at(job.request.wanted.deadline, partial(self._expire, lane, job))
+
+    def _start(self, lane: Lane) -> None:
+        job = lane.running = lane.queue.popleft()
+        job.started = self._now
+        seconds = job.point.seconds * (1 + SECONDS_SPREAD * job.request.seconds)
+        self.at(self._now + max(round(seconds * NANO), 1), partial(self._land, lane, job))
+
+    def _expire(self, lane: Lane, job: Job) -> None:
+        """Call a job off that is still queued at its deadline."""
+        if job in lane.queue:
+            self._call_off(lane, job)
+            self._end(job.request, self.missed)
+            self._wake()
+
+    def _call_off(self, lane: Lane, job: Job) -> None:
+        lane.queue.remove(job)
+        self._leave(lane, job)
+        self.budget.cancel(job.reservation)
+
+    def _leave(self, lane: Lane, job: Job) -> None:
+        busy = lane.queue or lane.running
+        lane.backlog_seconds = lane.backlog_seconds - job.expected_seconds if busy else 0.0
+
+    def _land(self, lane: Lane, job: Job) -> None:
+        """Settle what has run and go on; on a broken device it took all it might and is tried elsewhere."""
+        request, point, lane.running = job.request, job.point, None
+        self._leave(lane, job)
+        upper, mean = job.reservation.nanojoules, point.dynamic_nanojoules
+        spread = min(ENERGY_SPREAD, (upper / mean - 1) / SPREADS_LIMIT)
+        spent = upper if lane.broken else int(mean * (1 + spread * request.energy))
+        known = min(round(mean * (1 + MODEL_UNCERTAINTY)), upper) if self._meter_dead and not lane.broken else spent
+        self._spent.append((job.started, self._now, spent))
+        self._last_end[job.reign] = self._now
+        began = perf_counter_ns()
+        self.budget.settle(job.reservation, known, self._now)
+        request.worked_nanoseconds += perf_counter_ns() - began
+        if lane.broken:
+            lane.rests_until = self._now + REST_NANOSECONDS
+            request.tried.add(point.device)
+            self._decide(request)
+        elif self._now > request.wanted.deadline:
+            self._end(request, self.missed)
+        else:
+            point.observe((self._now - job.started) / NANO)
+            self.answered.append((self._now, point))
+            self.worked_nanoseconds.append(request.worked_nanoseconds)
+        if lane.queue and lane.running is None:
+            self._start(lane)
+        self._wake()

@@ -95,7 +95,8 @@ def cells(case: Case) -> tuple[list[dict[str, Any]], float]:
     bound, answers = upper_bound(arrivals, points, spendable, WINDOW_SECONDS, DEADLINE_NANOSECONDS / NANO)
     static = [(f"static:{_name(point)}", "accuracy", index) for index, point in enumerate(points)]
     named: list[tuple[str, str, int | None]] = [(each, each, None) for each in ("balanced", "accuracy", "saver")]
-    made, seconds = [], 0.0
+    made: list[dict[str, Any]] = []
+    seconds = 0.0
     for name, strategy, only in [*named, *static]:
         run, requests = simulate(case, strategy, only)
         utility = sum(point.accuracy for _, point in run.answered)

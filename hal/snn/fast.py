@@ -13,9 +13,9 @@ pilotnet_lif and the 784-512-512-10 network `mnist`, both by Intel):
   products of 8-bit numbers (two instructions for 32) the layers would take 5 M of each at their rate of 29 %; they take
   1.3 M additions of sixteen sums.
 - Dense layers: the sums of a step stay in registers while rows are added; storing takes longer than adding.
-- Sums have 16 bits, of halved weights where all are even, where no sum can exceed them; else 32.
-- Neurons: 32 at a time, with their voltages in registers for all steps: 3.7 ns for 16 neurons and a step, 5.5 ns with 16
-  at a time. A decay takes one multiplication where its product is known to fit into 32 bits, else two.
+- Sums have 16 bits, of halved weights where all are even, where no sum can exceed them, else 32.
+- Neurons: 32 at a time, with their voltages in registers for all steps: 3.7 ns for 16 neurons and a step, 5.5 ns with
+  16 at a time. A decay takes one multiplication where its product is known to fit into 32 bits, else two.
 - What vectors touch begins at a cache line: else additions take 1.3 to 1.8 times as long.
 
 Together 1.9 ms for pilotnet_lif and 0.055 ms for mnist. Sigma-delta neurons, and sums beyond 2^17, go step by step in
@@ -66,6 +66,7 @@ class Engine:
     def __init__(self, network: Network, state: Union[MaskState, GradedState]) -> None:
         self._network = network
         self._state = state
+        self._sizes = [layer.size for layer in network.layers]
 
     def run(self, bias: Integers, steps: int, *, margin: Optional[int] = None, trace: bool = False) -> Run:
         """Run N images as `reference.run` does. `bias` is (N, C, H, W), or (T, N, C, H, W) where it changes.
@@ -105,17 +106,19 @@ class Engine:
         return {layer.name: Trace(*record) for layer, record in zip(layers, series)}
 
     def _count(self, result: Result) -> tuple[Events, ...]:
-        counts, steps = result.events.tolist(), int(result.steps.sum())
-        arrived = [0, *(operations for _, operations in counts)]
-        return tuple(
-            Events(operations, fired, layer.size * steps - fired)
-            for layer, operations, (fired, _) in zip(self._network.layers, arrived, counts)
-        )
+        steps = sum(result.steps.tolist())
+        layers, arrived = [], 0
+        for size, (fired, operations) in zip(self._sizes, result.events.tolist()):
+            layers.append(Events(arrived, fired, size * steps - fired))
+            arrived = operations
+        return tuple(layers)
 
 
 def _rows(bias: Integers) -> Integers:
-    # The loops are compiled for arrays that can be written.
-    return np.require(bias, np.int64, ["C", "W"]).reshape(len(bias), -1)
+    # The loops are compiled for such arrays, which can be written; `np.require` takes longer to find that one is.
+    if bias.dtype != np.int64 or not bias.flags.carray:
+        bias = np.require(bias, np.int64, ["C", "W"])
+    return bias.reshape(len(bias), -1)
 
 
 def warm_up(kind: type[Union[MaskState, GradedState]] = MaskState) -> None:

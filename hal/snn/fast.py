@@ -18,7 +18,7 @@ pilotnet_lif and the 784-512-512-10 network `mnist`, both by Intel):
   16 at a time. A decay takes one multiplication where its product is known to fit into 32 bits, else two.
 - What vectors touch begins at a cache line: else additions take 1.3 to 1.8 times as long.
 
-Together 1.9 ms for pilotnet_lif and 0.055 ms for mnist. Sigma-delta neurons, and sums beyond 2^17, go step by step in
+Together 1.8 ms for pilotnet_lif and 0.05 ms for mnist. Sigma-delta neurons, and sums beyond 2^17, go step by step in
 64 bits (`hal.snn.fast_graded`).
 """
 

@@ -9,16 +9,16 @@ pilotnet_lif and the 784-512-512-10 network `mnist`, both by Intel):
   silent; where that pays for the input as a whole, the sums start from all its weights. The 565 k events of
   pilotnet_lif's input become 40 k, the 1,535 of mnist's 306.
 - Convolutions: an event adds a contiguous row of weights to sums that lie channels last. Events are listed before, so
-  that no branch depends on the data: 1.32 ms for all five layers, 1.64 ms straight from the bits of the masks. In
+  that no branch depends on the data: 1.32 ms for all five layers with AVX-512, 1.64 ms straight from the bits. In
   products of 8-bit numbers (two instructions for 32) the layers would take 5 M of each at their rate of 29 %; they take
   1.3 M additions of sixteen sums.
 - Dense layers: the sums of a step stay in registers while rows are added; storing takes longer than adding.
 - Sums have 16 bits, of halved weights where all are even, where no sum can exceed them, else 32.
 - Neurons: 32 at a time, with their voltages in registers for all steps: 3.7 ns for 16 neurons and a step, 5.5 ns with
   16 at a time. A decay takes one multiplication where its product is known to fit into 32 bits, else two.
-- What vectors touch begins at a cache line: else additions take 1.3 to 1.8 times as long.
+- What vectors touch begins at a cache line: else additions take up to 1.6 times as long.
 
-Together 1.8 ms for pilotnet_lif and 0.05 ms for mnist. Sigma-delta neurons, and sums beyond 2^17, go step by step in
+Together 2.0 ms for pilotnet_lif and 0.053 ms for mnist (`python -m tests.bench.snn`). Sigma-delta neurons, and sums beyond 2^17, go step by step in
 64 bits (`hal.snn.fast_graded`).
 """
 

@@ -62,6 +62,7 @@ class LoihiSim:
         self.name = name
         self._pause = pause
         self._cores: dict[str, int] = {}
+        fast.warm_up()
 
     def load(self, artifact: Artifact) -> LoihiSimProgram:
         """Place the network on free cores."""

@@ -24,7 +24,8 @@ def _prepare_cache() -> bool:
 
     Numba notices a change in the file of an entry, but not in what the entry calls: the folder is named after both.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("fast_*.py")), here / "network.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     try:
         folder = _cache_directory() / "kernels" / digest[:16]

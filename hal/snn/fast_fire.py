@@ -8,7 +8,7 @@ import numpy as np
 from numba import uint64
 
 from hal.snn.fast_compile import compiled, entry
-from hal.snn.fast_lanes import greater, larger, load16, ones, smaller, splat16, store, widen
+from hal.snn.fast_lanes import greater, larger, load32, ones, smaller, splat32, store, widen
 from hal.snn.network import STATE_LIMIT
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def _make_fire(variant: str) -> Any:
     @compiled
     def decay(state: Any, kept: Any) -> Any:
         """Multiply high and low twelve bits apart, as the product may take 36."""
-        rounding = (state >> splat16(np.int32(31))) & splat16(np.int32(4095))
-        low = (state & splat16(np.int32(4095))) * kept + rounding
-        return (state >> splat16(np.int32(12))) * kept + (low >> splat16(np.int32(12)))
+        rounding = (state >> splat32(np.int32(31))) & splat32(np.int32(4095))
+        low = (state & splat32(np.int32(4095))) * kept + rounding
+        return (state >> splat32(np.int32(12))) * kept + (low >> splat32(np.int32(12)))
 
     @compiled
     def fire(layer: Any, arrays: Arrays, sums: Any, slot: int, row: int, steps: int, fresh: bool) -> None:
@@ -38,26 +38,26 @@ def _make_fire(variant: str) -> Any:
         us, vs, stride = arrays.u, arrays.v, uint64(layer.stride)
         at_state = uint64(layer.state) + uint64(row) * stride
         at_masks = uint64(layer.neurons) + uint64(row) * stride
-        zero_sum = splat16(sums.dtype.type(0))
-        scale = splat16(np.int32(6 + layer.shift))
-        threshold = splat16(np.int32(layer.threshold))
-        to_zero, by_threshold = splat16(np.int32(layer.soft - 1)), splat16(np.int32(layer.threshold * layer.soft))
-        highest, deepest = splat16(np.int32(STATE_LIMIT)), splat16(np.int32(-STATE_LIMIT))
-        span, two_spans = splat16(np.int32(STATE_LIMIT + 1)), splat16(np.int32(2 * STATE_LIMIT + 2))
-        current_kept = splat16(np.int32(layer.current_kept))
-        voltage_kept, voltage_shift = splat16(np.int32(layer.voltage_kept)), splat16(np.int32(layer.voltage_shift))
-        rounding = splat16(np.int32((1 << layer.voltage_shift) - 1))
-        for i in range(uint64(0), stride, uint64(16)):
+        zero_sum = splat32(sums.dtype.type(0))
+        scale = splat32(np.int32(6 + layer.shift))
+        threshold = splat32(np.int32(layer.threshold))
+        to_zero, by_threshold = splat32(np.int32(layer.soft - 1)), splat32(np.int32(layer.threshold * layer.soft))
+        highest, deepest = splat32(np.int32(STATE_LIMIT)), splat32(np.int32(-STATE_LIMIT))
+        span, two_spans = splat32(np.int32(STATE_LIMIT + 1)), splat32(np.int32(2 * STATE_LIMIT + 2))
+        current_kept = splat32(np.int32(layer.current_kept))
+        voltage_kept, voltage_shift = splat32(np.int32(layer.voltage_kept)), splat32(np.int32(layer.voltage_shift))
+        rounding = splat32(np.int32((1 << layer.voltage_shift) - 1))
+        for i in range(uint64(0), stride, uint64(32)):
             at = uint64(slot) + i
-            shared = load16(sums, at + uint64(16) * stride)
+            shared = load32(sums, at + uint64(16) * stride)
             store(sums, at + uint64(16) * stride, zero_sum)
-            bias = load16(arrays.bias, at_state + i)
-            spikes = u = splat16(np.int32(0))
-            v = splat16(np.int32(layer.initial))
+            bias = load32(arrays.bias, at_state + i)
+            spikes = u = splat32(np.int32(0))
+            v = splat32(np.int32(layer.initial))
             if not fresh:
-                u, v = load16(us, at_state + i), load16(vs, at_state + i)
+                u, v = load32(us, at_state + i), load32(vs, at_state + i)
             for step in range(uint64(steps)):
-                arrived = widen(load16(sums, at + step * stride) + shared, us) << scale
+                arrived = widen(load32(sums, at + step * stride) + shared, us) << scale
                 store(sums, at + step * stride, zero_sum)
                 if general:
                     u = decay(u, current_kept) + arrived
@@ -66,7 +66,7 @@ def _make_fire(variant: str) -> Any:
                 else:
                     u = arrived
                 if plain:
-                    v = (v * voltage_kept + ((v >> splat16(np.int32(31))) & rounding)) >> voltage_shift
+                    v = (v * voltage_kept + ((v >> splat32(np.int32(31))) & rounding)) >> voltage_shift
                     v = v + u + bias
                     fired = greater(v, threshold)
                     v = v & ~fired
@@ -74,7 +74,7 @@ def _make_fire(variant: str) -> Any:
                     v = larger(smaller(decay(v, voltage_kept) + u + bias, highest), deepest)
                     fired = greater(v, threshold)
                     v = v - (fired & ((v & to_zero) | by_threshold))
-                spikes = spikes | (fired & splat16(np.int32(uint64(1) << step)))
+                spikes = spikes | (fired & splat32(np.int32(uint64(1) << step)))
             store(us, at_state + i, u)
             store(vs, at_state + i, v)
             store(arrays.masks, at_masks + i, spikes)

@@ -91,7 +91,7 @@ def _splat(count: int) -> Any:
     return intrinsic(splat_lanes)
 
 
-splat8, splat16 = _splat(8), _splat(16)
+splat8, splat32 = _splat(8), _splat(32)
 
 
 @intrinsic

@@ -134,7 +134,7 @@ def trace_runs(conv: Conv, source: Rows, target: Rows) -> Runs:
             sixteens = -(-len(order) * group_out // LANES)
             if order not in stretches:
                 stretches[order] = length
-                length += sixteens * LANES
+                length += -(-sixteens * LANES // ROW) * ROW
             runs.append((stretch[0][1] * outputs, stretches[order], sixteens))
         columns.append(runs)
     weight = np.zeros((source.channels, kernel_height, length), np.int16)

@@ -9,7 +9,7 @@ import numpy as np
 from hal.snn.fast_fire import draw_trains
 from hal.snn.fast_kernels import run
 from hal.snn.fast_layout import BLOCK, Result
-from hal.snn.fast_tables import SUMMING, join
+from hal.snn.fast_tables import SUMMING, aligned, join
 from hal.snn.network import DECAY_UNITY, THRESHOLD_SHIFT, Lif
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ class MaskState:
             turned_starts=np.zeros(active, np.uint32),
             turned_masks=np.zeros(active, np.uint32),
             all_on=join(tables.all_on, np.int16),
-            sums=np.zeros(tables.ring[0], np.int16),
-            wide_sums=np.zeros(tables.ring[1], np.int32),
-            masks=np.zeros(tables.sizes["masks"] + MASK_READ, np.uint16),
-            arriving=np.zeros(tables.sizes["arriving"] + MASK_READ, np.uint16),
+            sums=aligned(tables.ring[0], np.int16),
+            wide_sums=aligned(tables.ring[1], np.int32),
+            masks=aligned(tables.sizes["masks"] + MASK_READ, np.uint16),
+            arriving=aligned(tables.sizes["arriving"] + MASK_READ, np.uint16),
             pending=np.zeros(tables.sizes["pending"], np.uint64),
-            u=np.zeros(tables.sizes["state"], np.int32),
-            v=np.zeros(tables.sizes["state"], np.int32),
+            u=aligned(tables.sizes["state"], np.int32),
+            v=aligned(tables.sizes["state"], np.int32),
             bias=join(tables.biases, np.int32),
             totals=np.zeros(tables.sizes["totals"], np.int64),
             series=np.zeros((BLOCK, tables.places[-1].size), np.int64),

@@ -225,3 +225,10 @@ def test_machine_code_is_kept_in_the_cache_directory(tmp_path: Path, monkeypatch
     (tmp_path / "file").touch()
     monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "file"))
     assert not fast_compile._prepare_cache()
+
+
+def test_synapses_that_reach_nothing_are_a_network() -> None:
+    """A stride can step over all inputs, so that every neuron sees padding only."""
+    synapse = Conv(np.ones((3, 2, 1, 1), np.int16), stride=(3, 3), padding=(1, 1))
+    network = _two_layers(synapse, (2, 1, 1), (3, 1, 1), Lif(1))
+    _check(network, np.full((1, 2, 1, 1), 8), 4)

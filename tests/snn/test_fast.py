@@ -231,4 +231,4 @@ def test_synapses_that_reach_nothing_are_a_network() -> None:
     """A stride can step over all inputs, so that every neuron sees padding only."""
     synapse = Conv(np.ones((3, 2, 1, 1), np.int16), stride=(3, 3), padding=(1, 1))
     network = _two_layers(synapse, (2, 1, 1), (3, 1, 1), Lif(1))
-    _check(network, np.full((1, 2, 1, 1), 8), 4)
+    check_agreement(network, np.full((1, 2, 1, 1), 8), 4)

@@ -209,7 +209,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 ODD = st.one_of(
     st.integers(-(2**40), 2**40),
     st.floats(),
-    st.binary(max_size=12).filter(lambda value: not value.endswith(b"\0")),
+    # HDF5 has no string that holds a zero byte; opaque data may.
+    st.binary(max_size=12).filter(lambda value: b"\0" not in value),
+    st.binary(min_size=1, max_size=12).map(np.void),
     st.lists(st.integers(-3, 70000), max_size=5),
     st.sampled_from([np.zeros((0, 4)), np.zeros((3, 3, 3, 3, 3, 3)), np.array([np.inf]), np.array([1j]), True]),
 )

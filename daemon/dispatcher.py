@@ -20,8 +20,9 @@ from daemon.errors import (
     RequestError,
     Unavailable,
 )
-from daemon.fleet import Fleet, Job, Outcome
+from daemon.fleet import Fleet
 from daemon.journal import Journal, Record
+from daemon.lane import Job, Outcome
 from daemon.ledger import Energy, provisional
 from daemon.points import Point
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait

@@ -21,7 +21,7 @@ from daemon.audit import Reign, Spending
 from daemon.budget import Budget, Limit, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.fleet import REST_NANOSECONDS
+from daemon.lane import REST_NANOSECONDS
 from daemon.points import Point
 from daemon.router import Constraints, Dispatch, Router, Wait
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytest
 
-from daemon import fleet as fleet_module
+from daemon import lane as lane_module
 from daemon.clock import NANO
 from daemon.config import DeviceConfig, PolicyConfig
 from daemon.dispatcher import Answer, Dispatcher
@@ -195,7 +195,7 @@ async def hosting(
     journal = Journal(folder, "boot", clock, clock)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fleet_module, "open_device", lambda _driver, name, **_options: by_name[name])
+            patch.setattr(lane_module, "open_device", lambda _driver, name, **_options: by_name[name])
             fleet = Fleet(dict.fromkeys(by_name, DeviceConfig("loihi-sim")), clock)
             await fleet.start([make_artifact()])
         try:

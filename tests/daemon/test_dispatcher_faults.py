@@ -22,8 +22,8 @@ from daemon.errors import (
     RequestError,
     Unavailable,
 )
-from daemon.fleet import REST_NANOSECONDS
 from daemon.journal import Journal
+from daemon.lane import REST_NANOSECONDS
 from hal.errors import DeviceUnavailable, Reason
 from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, turns
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from daemon import fleet as fleet_module
+from daemon import lane as lane_module
 from daemon.budget import Reservation
 from daemon.clock import NANO, boot_id, boot_nanoseconds
 from daemon.config import DeviceConfig, PolicyConfig
 from daemon.dispatcher import Dispatcher
 from daemon.errors import NotFound
-from daemon.fleet import Fleet, Job
+from daemon.fleet import Fleet
 from daemon.journal import Journal
+from daemon.lane import Job
 from daemon.repository import SHIPPED, scan
 from daemon.router import Constraints
 from hal.artifact import Artifact, OperatingPoint, TensorSpec
@@ -40,7 +41,7 @@ def _opening(monkeypatch: pytest.MonkeyPatch, **devices: Bench | Exception) -> d
             raise opened
         return opened
 
-    monkeypatch.setattr(fleet_module, "open_device", open_device)
+    monkeypatch.setattr(lane_module, "open_device", open_device)
     return dict.fromkeys(devices, DeviceConfig("loihi-sim"))
 
 

@@ -68,6 +68,7 @@ class _Flight:
     accepted_unix: int
     accepted: int
     images: int
+    deadline: int
     landing: asyncio.Future[Answer]
     policy: str = ""
     reign: int = 0
@@ -147,7 +148,7 @@ class Dispatcher:
         Either way the journal has the request's end first.
         """
         number, landing = self._journal.next_request_id(), self._loop.create_future()
-        flight = _Flight(number, self._unix(), self._clock(), len(images), landing)
+        flight = _Flight(number, self._unix(), self._clock(), len(images), wanted.deadline, landing)
         try:
             return await self._serve(flight, points, images, wanted)
         except RequestError as error:
@@ -301,7 +302,7 @@ class Dispatcher:
         return Record(
             flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
             ended, ran.point if ran else None, ran.started if ran else 0,
-            flight.reserved_nanojoules, energy, device_seconds,
+            flight.reserved_nanojoules, energy, device_seconds, flight.deadline,
         )  # fmt: skip
 
     async def _wait(self, flight: _Flight, until: int, now: int) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -49,6 +50,7 @@ class Record(NamedTuple):
     reserved_nanojoules: int = 0
     energy: Energy | None = None
     device_seconds: float = 0.0
+    deadline: int = 0
 
 
 class Journal:
@@ -57,6 +59,7 @@ class Journal:
     def __init__(self, folder: Path, boot: str, clock: Clock, unix_nanoseconds: Clock) -> None:
         """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`."""
         self.gaps = 0
+        self._clock = clock
         self._tails = folder / "tail"
         self._encode_lines = msgspec.json.Encoder().encode_lines
         self._writing = threading.Lock()
@@ -72,7 +75,7 @@ class Journal:
             self.lost = self.store.close_session(boot, clock())
             self.store.open_session(boot, unix_nanoseconds(), clock())
             self._next_request, self._next_reign = self.store.next_ids()
-            self._number = 0
+            self._number = self._sequence = 0
             self._path, self._tail = self._open_tail()
         except BlockingIOError:
             raise JournalError(f"{folder}: another daemon keeps its journal here") from None
@@ -96,8 +99,14 @@ class Journal:
         """Record that a policy came into force, or that static power changed under it; give the reign's number."""
         number = self._next_reign
         self._next_reign += 1
-        window = limit.window_nanoseconds
-        self._append([["reign", number, self.store.session, policy, limit.nanojoules, window, static_watts, at]])
+        self._append(
+            [
+                [
+                    "reign", number, self.store.session, policy, limit.nanojoules, limit.window_nanoseconds,
+                    static_watts, at, limit.burst_nanojoules, limit.burst_watts,
+                ]
+            ]
+        )  # fmt: skip
         return number
 
     def reserved(self, request_id: int, reign: int, point: Point, nanojoules: int, at: int) -> bool:
@@ -105,17 +114,22 @@ class Journal:
         return self._append([["reserved", request_id, self.store.session, reign, point.journal_id, nanojoules, at]])
 
     def finished(self, records: list[Record]) -> bool:
-        """Record how requests ended; False when the journal could not take it."""
+        """Record how requests ended; False when the journal could not take it.
+
+        The terminal records of a session are numbered from 1 on, so that one that is missing later is missed.
+        """
         return self._append([self._line(record) for record in records])
 
     def _line(self, record: Record) -> list[Any]:
         point, energy = record.point, record.energy
+        self._sequence += 1
         return [
             "finished", record.request_id, self.store.session, record.reign, point.journal_id if point else None,
             record.status, record.images, record.accepted_unix, record.accepted, record.started, record.ended,
             record.reserved_nanojoules, energy.dynamic_nanojoules if energy else 0,
             energy.static_nanojoules if energy else 0, energy.uncertainty_nanojoules if energy else 0,
             energy.state if energy else "final", record.device_seconds,
+            record.deadline, self._sequence,
         ]  # fmt: skip
 
     def _append(self, lines: list[list[Any]]) -> bool:
@@ -166,11 +180,11 @@ class Journal:
 
     def _move_now_and_then(self) -> None:
         while not self._closing.wait(MOVE_INTERVAL_SECONDS):
-            self._try_to_move()
+            self._try(self.move)
 
-    def _try_to_move(self) -> None:
+    def _try(self, move: Callable[[], None]) -> None:
         try:
-            self.move()
+            move()
         except Exception as error:  # noqa: BLE001 (the next turn, or the next start, tries again)
             log.error("journal cannot move its tail", error=str(error))
 
@@ -178,10 +192,14 @@ class Journal:
         """Move everything into the store and let go of the files; what cannot be moved stays for the next start."""
         self._closing.set()
         self._thread.join()
-        self._try_to_move()
+        self._try(self._end)
         with self._writing:
             if os.fstat(self._tail).st_size == 0:
                 self._path.unlink()
             os.close(self._tail)
         self.store.close()
         os.close(self._lock)
+
+    def _end(self) -> None:
+        self.move()
+        self.store.end_session(self._clock())

@@ -10,10 +10,10 @@ from typing import Any
 
 from daemon.points import Point
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE sessions (
-  id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started_unix INTEGER NOT NULL, started INTEGER NOT NULL
+  id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started_unix INTEGER NOT NULL, started INTEGER NOT NULL, ended INTEGER
 ) STRICT;
 CREATE TABLE points (
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
@@ -23,16 +23,25 @@ CREATE TABLE points (
 ) STRICT;
 CREATE TABLE reigns (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, policy TEXT NOT NULL, limit_nanojoules INTEGER NOT NULL,
-  window_nanoseconds INTEGER NOT NULL, static_watts REAL NOT NULL, began INTEGER NOT NULL
+  window_nanoseconds INTEGER NOT NULL, static_watts REAL NOT NULL, began INTEGER NOT NULL,
+  burst_nanojoules INTEGER, burst_watts REAL NOT NULL
 ) STRICT;
 CREATE TABLE requests (
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, reign INTEGER NOT NULL, point INTEGER, status TEXT NOT NULL,
   images INTEGER NOT NULL, accepted_unix INTEGER NOT NULL, accepted INTEGER NOT NULL, started INTEGER NOT NULL,
   ended INTEGER NOT NULL, reserved_nanojoules INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
   static_nanojoules INTEGER NOT NULL, uncertainty_nanojoules INTEGER NOT NULL, energy_state TEXT NOT NULL,
-  device_seconds REAL NOT NULL
+  device_seconds REAL NOT NULL, deadline INTEGER NOT NULL, sequence INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX requests_by_session ON requests (session, ended);
+"""
+# What brings the first format to this one. What it did not record stays unknown: 0, and NULL for the end of a session.
+UPGRADE = """
+ALTER TABLE sessions ADD COLUMN ended INTEGER;
+ALTER TABLE reigns ADD COLUMN burst_nanojoules INTEGER;
+ALTER TABLE reigns ADD COLUMN burst_watts REAL NOT NULL DEFAULT 0;
+ALTER TABLE requests ADD COLUMN deadline INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE requests ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
 """
 # A request whose dispatch is recorded and whose end is not.
 RUNNING = "running"
@@ -86,8 +95,9 @@ class Store:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._database.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT")
+            if version in (0, 1):
+                steps = UPGRADE if version else SCHEMA
+                self._database.executescript(f"BEGIN;{steps}PRAGMA user_version = {SCHEMA_VERSION};COMMIT")
             elif version != SCHEMA_VERSION:
                 raise OSError(None, f"its format is {version}, this release reads {SCHEMA_VERSION}", str(path))
         except sqlite3.Error as error:
@@ -99,14 +109,14 @@ class Store:
         finished = [line[1:] for line in lines if line[0] == "finished"]
         done = {row[0] for row in finished}
         running = [
-            [request, session, reign, point, RUNNING, 1, 0, at, at, at, reserved, 0, 0, 0, "provisional", 0.0]
+            [request, session, reign, point, RUNNING, 1, 0, at, at, at, reserved, 0, 0, 0, "provisional", 0.0, 0, 0]
             for kind, request, session, reign, point, reserved, at in (row for row in lines if row[0] == "reserved")
             if request not in done
         ]
         with self._lock, self._database:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT OR IGNORE INTO reigns VALUES (?,?,?,?,?,?,?)", reigns)
-            marks = ",".join("?" * 16)
+            self._database.executemany("INSERT OR IGNORE INTO reigns VALUES (?,?,?,?,?,?,?,?,?)", reigns)
+            marks = ",".join("?" * 18)
             self._database.executemany(
                 f"INSERT INTO requests VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET point = excluded.point, "
                 "reign = excluded.reign, reserved_nanojoules = excluded.reserved_nanojoules, "
@@ -128,6 +138,11 @@ class Store:
                 (LOST, boot, now, RUNNING),
             )
             return cursor.rowcount
+
+    def end_session(self, now: int) -> None:
+        """Note that the session ended in order: all that it accepted has its terminal record."""
+        with self._lock, self._database:
+            self._database.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now, self.session))
 
     def open_session(self, boot: str, unix: int, now: int) -> None:
         """Begin a session of a daemon on a boot of the host."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -61,6 +61,13 @@ class Cpu:
     def static_watts(self) -> float:
         """Nothing: an idle core belongs to the host."""
         return 0.0
+
+    def reopening(self) -> Optional[Cost]:
+        """Nothing can be powered down."""
+        return None
+
+    def power(self, on: bool) -> None:
+        """Nothing to switch."""
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,10 +41,10 @@ class Boundary(str, Enum):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs at an operating point, before it has run.
+    """What one image costs at an operating point, or powering a device up, before it has happened.
 
-    `dynamic_joules` is the mean, `upper_joules` a bound that no image exceeds, `seconds` the time that the device is
-    occupied. Static power is the device's, not the program's.
+    `dynamic_joules` is the mean, `upper_joules` a bound that is never exceeded, `seconds` the time that the device is
+    occupied. Static power is the device's and not in it.
     """
 
     dynamic_joules: float
@@ -111,7 +111,19 @@ class Device(Protocol):
         ...
 
     def static_watts(self) -> float:
-        """Tell the power that the device draws without a request, with what is loaded now."""
+        """Tell the power that the device draws without a request, in its power state and with what is loaded now."""
+        ...
+
+    def reopening(self) -> Optional[Cost]:
+        """Tell what powering up again would cost, with what is loaded now; None where nothing can be powered down."""
+        ...
+
+    def power(self, on: bool) -> None:
+        """Power the device down, or up again with what was loaded: its programs stay valid.
+
+        Takes as long as the device does. A program that is called while the device is down raises
+        `DeviceUnavailable`, and so does a device that does not come up.
+        """
         ...
 
     def close(self) -> None:

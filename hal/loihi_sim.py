@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import safetensors
@@ -82,6 +82,13 @@ class LoihiSim:
     def static_watts(self) -> float:
         """Tell the power of the chip and its used cores."""
         return loihi.static_watts(1, sum(self._cores.values()))
+
+    def reopening(self) -> Optional[Cost]:
+        """Nothing is published of what a chip takes to be powered up again, so this one stays on."""
+        return None
+
+    def power(self, on: bool) -> None:
+        """Nothing to switch."""
 
     def close(self) -> None:
         """Free all cores."""

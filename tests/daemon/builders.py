@@ -89,7 +89,9 @@ class Bench:
     boundary = Boundary.ACCELERATOR
     kind = Kind.SNN
 
-    def __init__(self, name: str = "chip", *, batch_limit: int = 1, static_watts: float = 0.0) -> None:
+    def __init__(
+        self, name: str = "chip", *, batch_limit: int = 1, static_watts: float = 0.0, reopening: Cost | None = None
+    ) -> None:
         self.name = name
         self.batch_limit = batch_limit
         self.gate = threading.Event()
@@ -99,7 +101,9 @@ class Bench:
         self.during: Callable[[], None] = _nothing
         self.batches: list[int] = []
         self.closed = 0
+        self.on = True
         self._static_watts = static_watts
+        self._reopening = reopening
 
     def load(self, artifact: Artifact) -> Bench:
         """Give itself: it is its own program."""
@@ -109,8 +113,18 @@ class Bench:
         """Nothing to give back."""
 
     def static_watts(self) -> float:
+        """Tell what it was told, while it is on."""
+        return self._static_watts if self.on else 0.0
+
+    def reopening(self) -> Cost | None:
         """Tell what it was told."""
-        return self._static_watts
+        return self._reopening
+
+    def power(self, on: bool) -> None:
+        """Follow, or fail as a run does."""
+        if self.failures:
+            raise self.failures.pop(0)
+        self.on = on
 
     def close(self) -> None:
         """Count how often it was closed."""

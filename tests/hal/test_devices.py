@@ -14,6 +14,7 @@ import pytest
 from hal import artifact, loihi_sim, ncs2_sim
 from hal.artifact import Artifact, TensorSpec
 from hal.device import Boundary, Kind, Provenance
+from hal.energy import ncs2
 from hal.errors import ArtifactError, CapacityError, DeviceUnavailable, HalError, InputError, Reason
 from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
@@ -215,6 +216,40 @@ def test_chip_is_full() -> None:
     chip.load(replace(first, digest="0"))
     chip.unload(replace(first, digest="1"))
     assert chip.load(replace(first, digest="one more")).cost(4).seconds > 0
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_power(driver: str) -> None:
+    """Where a device can be powered down it draws nothing and runs nothing then, and afterwards all is as before."""
+    opened = open_device(driver, "sleeper", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    resident = artifact.read(SHIPPED / opened.kind.value)
+    program, images = opened.load(resident), np.zeros((1, 8, 8), np.uint8)
+    point, reopening, watts = _ways(resident)[0], opened.reopening(), opened.static_watts()
+    before = program(images, *point)
+    opened.power(False)
+    if reopening is None:
+        assert opened.static_watts() == watts
+    else:
+        assert 0 < reopening.dynamic_joules <= reopening.upper_joules < math.inf
+        assert reopening.seconds > 0
+        assert opened.static_watts() == 0.0
+        with pytest.raises(DeviceUnavailable, match="sleeper: lost"):
+            program(images, *point)
+    opened.power(True)
+    assert opened.static_watts() == watts
+    assert np.array_equal(program(images, *point).scores, before.scores)
+    opened.close()
+
+
+def test_power_up_takes_its_time() -> None:
+    """The stick is occupied while its firmware boots, and only when it was down."""
+    pauses: list[float] = []
+    stick = Ncs2Sim("stick", threads=1, pause=pauses.append)
+    stick.power(True)
+    assert pauses == []
+    stick.power(False)
+    stick.power(True)
+    assert pauses == [ncs2.REOPENING_SECONDS]
 
 
 def test_pause_fills_the_modelled_time() -> None:

@@ -7,15 +7,22 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+import safetensors
+import safetensors.numpy
 
 from hal.device import Kind
 from hal.errors import ArtifactError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MANIFEST = "manifest.json"
+TENSORS_SUFFIX = ".safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MANIFEST_BYTES_LIMIT = 1 << 20
 FILE_BYTES_LIMIT = 1 << 30
@@ -98,6 +105,19 @@ class Artifact:
     def name(self) -> str:
         """Name the variant, as in `digits/snn`."""
         return f"{self.model}/{self.variant}"
+
+    @cached_property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Give the tensors of its safetensors files by name. Raises `ArtifactError` where they cannot be read."""
+        found: dict[str, NDArray[Any]] = {}
+        for name, content in self.files.items():
+            if name.endswith(TENSORS_SUFFIX):
+                try:
+                    found.update(safetensors.numpy.load(content))
+                except (ValueError, KeyError, safetensors.SafetensorError) as error:
+                    # NumPy has no type for some of the format's: those are a KeyError.
+                    raise ArtifactError(self.name, f"{name} cannot be read: {error}") from None
+        return found
 
 
 def read(folder: Path) -> Artifact:

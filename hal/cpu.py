@@ -69,6 +69,10 @@ class Cpu:
     def power(self, on: bool) -> None:
         """Nothing to switch."""
 
+    def telemetry(self) -> dict[str, float]:
+        """Nothing: the host's own tools watch its processor."""
+        return {}
+
     def close(self) -> None:
         """Nothing to let go of."""
 

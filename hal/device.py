@@ -126,6 +126,13 @@ class Device(Protocol):
         """
         ...
 
+    def telemetry(self) -> dict[str, float]:
+        """Tell what the device knows of itself, each under a name with its unit, such as `temperature_celsius`.
+
+        Raises `DeviceUnavailable`. A device that knows nothing gives nothing.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the device. Closing twice is allowed."""
         ...

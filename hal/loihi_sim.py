@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from hal.device import Boundary, Cost, Inference, Kind, Provenance
 from hal.energy import loihi
-from hal.errors import ArtifactError, CapacityError
+from hal.errors import CapacityError
 from hal.simulation import Pause, occupy
-from hal.snn import fast, parts, reference
-from hal.snn.network import Network
+from hal.snn import fast, reference
 from hal.snn.placement import CORES_PER_CHIP, Placement, place
+from hal.snn.reader import read_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hal.artifact import Artifact, Manifest
-
-STRUCTURE, TENSORS = "network.json", "network.safetensors"
-
-
-def read_network(artifact: Artifact) -> Network:
-    """Parse the network of a verified spiking artifact."""
-    missing = {STRUCTURE, TENSORS} - artifact.files.keys()
-    if missing:
-        raise ArtifactError(artifact.name, f"{', '.join(sorted(missing))} is missing")
-    try:
-        structure = json.loads(artifact.files[STRUCTURE])
-        arrays = safetensors.numpy.load(artifact.files[TENSORS])
-    except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-        # NumPy has no type for some of the format's: those are a KeyError.
-        raise ArtifactError(artifact.name, f"the network cannot be read: {error}") from None
-    network = parts.put_together(structure, arrays, artifact.name)
-    manifest = artifact.manifest
-    if network.layers[0].size != int(np.prod(manifest.input.shape)):
-        raise ArtifactError(
-            artifact.name, f"the network takes {network.layers[0].shape}, the manifest says {manifest.input.shape}"
-        )
-    if network.classes != len(manifest.labels):
-        raise ArtifactError(artifact.name, f"{network.classes} scores for {len(manifest.labels)} labels")
-    return network
+    from hal.snn.network import Network
 
 
 class LoihiSim:
@@ -89,6 +63,10 @@ class LoihiSim:
 
     def power(self, on: bool) -> None:
         """Nothing to switch."""
+
+    def telemetry(self) -> dict[str, float]:
+        """Tell how full the chip is."""
+        return {"cores": float(sum(self._cores.values()))}
 
     def close(self) -> None:
         """Free all cores."""

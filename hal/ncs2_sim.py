@@ -71,6 +71,10 @@ class Ncs2Sim:
             raise DeviceUnavailable(self.name, Reason.LOST, "it is powered down")
         return occupy(started, seconds, self._pause)
 
+    def telemetry(self) -> dict[str, float]:
+        """Nothing: a simulator has no temperature."""
+        return {}
+
     def close(self) -> None:
         """Forget what is loaded."""
         self._loaded.clear()

@@ -10,9 +10,9 @@ import numpy as np
 from hal import artifact
 from hal.device import Kind
 from hal.errors import ArtifactError, CapacityError, InputError
-from hal.loihi_sim import read_network
 from hal.snn import reference
 from hal.snn.network import BIAS_LIMIT, STATE_LIMIT, SYNAPSE_SHIFT, Accumulator, Conv, Dense, Layer, SumPool
+from hal.snn.reader import read_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,8 +15,8 @@ import safetensors.numpy
 
 from hal import artifact
 from hal.errors import ArtifactError
-from hal.loihi_sim import STRUCTURE, TENSORS
 from hal.snn import parts
+from hal.snn.reader import STRUCTURE, TENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

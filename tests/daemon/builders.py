@@ -126,6 +126,10 @@ class Bench:
             raise self.failures.pop(0)
         self.on = on
 
+    def telemetry(self) -> dict[str, float]:
+        """Nothing to tell."""
+        return {}
+
     def close(self) -> None:
         """Count how often it was closed."""
         self.closed += 1

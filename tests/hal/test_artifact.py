@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hal import artifact, loihi_sim
+from hal import artifact
 from hal.artifact import Artifact, parse_manifest
 from hal.errors import ArtifactError
+from hal.snn import reader
 
 SHIPPED = Path(artifact.__file__).parents[1] / "models" / "zoo" / "digits" / "1"
 
@@ -234,7 +235,7 @@ def test_altered_network(name: str, changes: list[tuple[float, int]], cut: float
         content[int(place * min(len(content) - 1, 600))] = value
     for altered in (bytes(content), bytes(content[: int(cut * len(content))])):
         try:
-            outcome = loihi_sim.read_network(_with_files(shipped, **{name: altered})).classes
+            outcome = reader.read_network(_with_files(shipped, **{name: altered})).classes
         except ArtifactError:
             outcome = 10
         assert outcome == 10
@@ -244,5 +245,5 @@ def test_brain_float() -> None:
     """Tensors of a type that NumPy does not have are refused."""
     header = json.dumps({"1.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     tensors = len(header).to_bytes(8, "little") + header + bytes(4)
-    with pytest.raises(ArtifactError, match="the network cannot be read"):
-        loihi_sim.read_network(_with_files(artifact.read(SHIPPED / "snn"), network_safetensors=tensors))
+    with pytest.raises(ArtifactError, match=r"network\.safetensors cannot be read"):
+        reader.read_network(_with_files(artifact.read(SHIPPED / "snn"), network_safetensors=tensors))

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hal import artifact, loihi_sim, ncs2_sim
+from hal import artifact, ncs2_sim
 from hal.artifact import Artifact, TensorSpec
 from hal.device import Boundary, Kind, Provenance
 from hal.energy import ncs2
@@ -20,6 +20,7 @@ from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
 from hal.open import DRIVERS, open_device
 from hal.simulation import occupy
+from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def test_chip_is_full() -> None:
     """When all cores are taken another network is refused with its figure; what is loaded goes on."""
     chip = LoihiSim("chip")
     first = artifact.read(SHIPPED / "snn")
-    cores = place(loihi_sim.read_network(first)).cores
+    cores = place(reader.read_network(first)).cores
     fitting = CORES_PER_CHIP // cores
     for number in range(fitting):
         chip.load(replace(first, digest=str(number)))

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from hal import artifact, loihi_sim
+from hal import artifact
 from hal.device import Kind
 from hal.errors import ArtifactError
 from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
 from hal.open import open_device
-from hal.snn import parts
+from hal.snn import parts, reader
 from models import chain, convert
 from models.data import digits as data
 from models.train import digits
@@ -143,7 +143,7 @@ def test_conversion_gives_the_committed_integers(dnn: Artifact, snn: Artifact) -
     training, _ = data.load()
     dense = chain.read(onnx.load_from_string(dnn.files["model.onnx"]))
     structure, arrays = parts.take_apart(convert.convert(dense, training.pictures()))
-    expected_structure, expected = parts.take_apart(loihi_sim.read_network(snn))
+    expected_structure, expected = parts.take_apart(reader.read_network(snn))
     assert structure == expected_structure
     assert arrays.keys() == expected.keys()
     for name, array in arrays.items():
@@ -161,7 +161,7 @@ def test_training_again_gives_the_same_structure(
         assert new.manifest.multiplies == old.manifest.multiplies
         steps = [point.steps for point in old.manifest.operating_points]
         assert [point.steps for point in new.manifest.operating_points] == steps
-    old_layers, new_layers = loihi_sim.read_network(snn).layers, loihi_sim.read_network(again[1]).layers
+    old_layers, new_layers = reader.read_network(snn).layers, reader.read_network(again[1]).layers
     assert [layer.shape for layer in new_layers] == [layer.shape for layer in old_layers]
 
 

@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from hal import artifact, loihi_sim
+from hal import artifact
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
 from hal.errors import ArtifactError
+from hal.snn import reader
 from hal.snn.network import Accumulator, Dense, Encoder, Layer, Lif, Network
 from models import writer
 
@@ -52,7 +53,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_network_returns(tmp_path: Path) -> None:
     """A network that was written is read back as it was."""
     written = writer.write(tmp_path / "toy" / "1" / "snn", _manifest(), writer.snn_files(_network()))
-    network = loihi_sim.read_network(artifact.read(tmp_path / "toy" / "1" / "snn"))
+    network = reader.read_network(artifact.read(tmp_path / "toy" / "1" / "snn"))
     expected, actual = _network().layers[1], network.layers[1]
     assert written.name == "toy/snn"
     assert network.encoder == _network().encoder

@@ -13,13 +13,14 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench
+.PHONY: help demo test check bench runtimes
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead"
+	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
 demo: $(DEMO_READY)
 	$(BIN)/jouled demo
@@ -36,6 +37,9 @@ check: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.overhead
+
+runtimes: $(TEST_READY)
+	$(BIN)/jouled runtime install loihi ncs2
 
 $(UV_READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

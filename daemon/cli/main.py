@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import classify, demo, models, offline, operate
+from daemon.cli import classify, demo, models, offline, operate, runtime
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(operate.policy, name="policy")
 app.add_typer(models.app, name="models")
+app.add_typer(runtime.app, name="runtime")
 app.command()(operate.devices)
 app.command()(operate.status)
 app.command()(operate.energy)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import hal
+from hal.runtimes.install import InstallError, find_interpreter
 
 SOURCES = sorted(Path(hal.__path__[0]).rglob("*.py"))
 COMPILE = "import sys; [compile(open(path, encoding='utf-8').read(), path, 'exec') for path in sys.argv[1:]]"
@@ -27,16 +27,12 @@ PURE = [
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 
 
-def _interpreter(version: str) -> str:
+def _interpreter(version: str) -> Path:
     """Find an interpreter on the path or among pyenv's."""
-    found = shutil.which(f"python{version}")
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    others = sorted(root.glob(f"versions/{version}.*/bin/python"))
-    if found and "shims" not in found:
-        return found
-    if not others:
-        pytest.skip(f"no Python {version} on this host")
-    return str(others[-1])
+    try:
+        return find_interpreter(version)
+    except InstallError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(hal.__path__[0])))

@@ -1,161 +1,164 @@
-"""Check a journal by brute force, not by the budget's own books.
+"""Check a history against what the daemon promises: a journal's, or that of a simulation.
 
-The energy of a request is spread evenly over the time it ran; static power flows all the time, as high as the latest
-reign says. The energy of a window is then a piecewise linear function of where it starts, so its maximum lies where a
-request or a reign begins or ends at one of the window's edges: those starts are all tried. So are the first and the
-last nanosecond at which a window still touches a reign, since the limit changes there.
+Nothing here asks the daemon's own books: every promise is checked anew on what was recorded. Their numbers are those by
+which the project knows them.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from daemon.dispatcher import STATUS
+from daemon.history import History
+from daemon.journal_store import LOST, RUNNING
+from daemon.windows import worst_bursts, worst_windows
+
+ANSWERED = "ok"
+TERMINAL = sorted({ANSWERED, "cancelled", LOST, *STATUS.values()})
+# Sums in floating point may be off by this much, relative to a limit.
+EXACT = 1e-9
+# Of many violations of one kind, this many are named.
+NAMED = 5
 
 
 @dataclass(frozen=True)
-class Reign:
-    """A policy in force from `began` to `ended`, in the clock's nanoseconds; reigns may overlap.
+class Finding:
+    """What the check of one promise came to: figures with their units in the names, and a sentence per violation."""
 
-    `burst_nanojoules` and `burst_watts` are those of its short limit, where it has one.
+    invariant: str
+    promise: str
+    figures: dict[str, int | float]
+    violations: list[str]
+
+
+def audit(history: History) -> list[Finding]:
+    """Check all promises that requests, reigns and sessions can show."""
+    return [terminal(history), in_time(history), within_budget(history), gapless(history)]
+
+
+def terminal(history: History) -> Finding:
+    """Check that every accepted request ended in exactly one terminal status.
+
+    In the last session, while it goes on, requests may be under way. Requests are numbered in the order in which they
+    are accepted; those that a killed daemon had accepted and not dispatched yet left no record, and no reply either.
     """
+    requests = history.requests
+    numbers, counts = np.unique(requests.numbers, return_counts=True)
+    violations = _named(f"request {number}: {count} records" for number, count in
+                        zip(numbers[counts > 1], counts[counts > 1], strict=True))  # fmt: skip
+    running = requests.statuses == RUNNING
+    goes_on = bool(history.sessions) and not history.sessions[-1].ended
+    under_way = running & (requests.sessions == history.sessions[-1].number) if goes_on else np.zeros_like(running)
+    ended = np.isin(requests.statuses, TERMINAL)
+    wrong = ~ended & ~under_way
+    violations += _named(
+        f"request {number}: '{status}' is no terminal status"
+        for number, status in zip(requests.numbers[wrong], requests.statuses[wrong], strict=True)
+    )
+    last = unrecorded = 0
+    for session in history.sessions:
+        own = np.unique(requests.numbers[requests.sessions == session.number])
+        if not len(own):
+            continue
+        missing = np.setdiff1d(np.arange(last + 1, own[-1] + 1), own)
+        last = int(own[-1])
+        if session.ended:
+            violations += _named(f"request {number}: no record, and its session ended in order" for number in missing)
+        else:
+            unrecorded += len(missing)
+    return Finding(
+        "I1",
+        "every accepted request ends in exactly one terminal status",
+        {
+            "requests": len(requests.numbers), "ended": int(ended.sum()), "under_way": int(under_way.sum()),
+            "lost_in_a_kill": int((requests.statuses == LOST).sum()), "undispatched_at_a_kill": unrecorded,
+        },
+        violations,
+    )  # fmt: skip
 
-    policy: str
-    limit_nanojoules: int
-    window_nanoseconds: int
-    static_watts: float
-    began: int
-    ended: int
-    burst_nanojoules: int | None = None
-    burst_watts: float = 0.0
 
-
-@dataclass(frozen=True)
-class Spending:
-    """Energies that were spent: `nanojoules` between `started` and `ended`, an array each."""
-
-    started: NDArray[np.int64]
-    ended: NDArray[np.int64]
-    nanojoules: NDArray[np.int64]
-
-
-def worst_windows(reigns: list[Reign], spending: Spending) -> dict[str, float]:
-    """Give for each policy the largest energy of a window over its limit.
-
-    A window within one reign is held to that reign's limit. One that contains a switch is held to the largest limit in
-    force in it, and counts for the policy of that limit. A limit over a shorter window than the one looked at applies
-    as often as it fits, rounded up.
-    """
-    worst = {reign.policy: 0.0 for reign in reigns}
-    times, totals = _cumulative(spending)
-    changes, drawn = _static(reigns)
-    for window in sorted({reign.window_nanoseconds for reign in reigns}):
-        edges = np.array([edge for reign in reigns for edge in (reign.began, reign.ended)], np.float64)
-        starts = np.unique(
-            np.concatenate([times, times - window, edges, edges - 1, edges - window, edges - window + 1])
+def in_time(history: History) -> Finding:
+    """Check that no answer counts as success that came after its request's deadline."""
+    requests = history.requests
+    answered = requests.statuses == ANSWERED
+    known = answered & (requests.deadlines > 0)
+    late = known & (requests.ended > requests.deadlines)
+    violations = _named(
+        f"request {number}: answered {seconds:.9f} s after its deadline"
+        for number, seconds in zip(
+            requests.numbers[late], (requests.ended - requests.deadlines)[late] / 1e9, strict=True
         )
-        energies = np.interp(starts + window, times, totals) - np.interp(starts, times, totals)
-        statics = _drawn(starts + window, changes, drawn) - _drawn(starts, changes, drawn)
-        limits = np.zeros(len(starts))
-        owners = np.full(len(starts), -1)
-        for number, reign in enumerate(reigns):
-            limit = reign.limit_nanojoules * -(-window // reign.window_nanoseconds)
-            first, last = np.searchsorted(starts, reign.began - window, "right"), np.searchsorted(starts, reign.ended)
-            larger = (limit > limits[first:last]) | (owners[first:last] < 0)
-            limits[first:last][larger], owners[first:last][larger] = limit, number
-        fractions = _fractions(energies, statics, limits)
-        for number in np.unique(owners[owners >= 0]):
-            policy = reigns[number].policy
-            worst[policy] = max(worst[policy], float(fractions[owners == number].max()))
-    return worst
+    )
+    left = (requests.deadlines - requests.ended)[known]
+    return Finding(
+        "I2",
+        "no answer after its deadline counts as success",
+        {
+            "answers": int(answered.sum()), "without_a_deadline": int((answered & ~known).sum()),
+            "least_seconds_left": float(left.min() / 1e9) if len(left) else 0.0,
+        },
+        violations,
+    )  # fmt: skip
 
 
-def worst_bursts(reigns: list[Reign], spending: Spending) -> dict[str, float]:
-    """Give for each policy with a short limit the most that a stretch of time took above its power, over its burst.
+def within_budget(history: History) -> Finding:
+    """Check all windows, by brute force and across restarts, and that nothing was dispatched under a limit of zero."""
+    reigns, requests = list(history.reigns), history.requests
+    windows = worst_windows(reigns, history.spending)
+    bursts = worst_bursts(reigns, history.spending)
+    violations = [
+        f"policy {policy!r}: a {kind} holds {fraction:.7f} of its limit"
+        for kind, fractions in (("window", windows), ("burst", bursts))
+        for policy, fraction in fractions.items()
+        if fraction > 1 + EXACT
+    ]
+    under_zero = requests.numbers[(requests.limits == 0) & (requests.nanojoules > 0)]
+    violations += _named(f"request {number}: dispatched under a limit of zero" for number in under_zero)
+    return Finding(
+        "I4",
+        "no window over budget, and no dispatch under a limit of zero",
+        {
+            "reigns": len(reigns), "worst_window_fraction": max(windows.values(), default=0.0),
+            "worst_burst_fraction": max(bursts.values(), default=0.0),
+            "spent_nanojoules": int(history.spending.nanojoules.sum()),
+        },
+        violations,
+    )  # fmt: skip
 
-    All stretches are looked at in which the policy reigns alone. With G the energy above the power since ever, that is
-    the largest rise of G, found from its lowest value so far.
+
+def gapless(history: History) -> Finding:
+    """Check that no terminal record is missing: each session numbers its own from 1 on, in the order of the replies.
+
+    So what a killed daemon left is all that it had acknowledged.
     """
-    worst: dict[str, float] = {}
-    times, totals = _cumulative(spending)
-    changes, drawn = _static(reigns)
-    for number, reign in enumerate(reigns):
-        if reign.burst_nanojoules is None:
+    requests = history.requests
+    violations: list[str] = []
+    recorded = 0
+    for session in history.sessions:
+        own = np.sort(requests.sequences[(requests.sessions == session.number) & (requests.sequences > 0)])
+        if not len(own):
             continue
-        began = max([reign.began, *(before.ended for before in reigns[:number])])
-        ended = min([reign.ended, *(after.began for after in reigns[number + 1 :])])
-        if began >= ended:
-            continue
-        inside = np.array([began, *times[(times > began) & (times < ended)], ended], np.float64)
-        above = np.interp(inside, times, totals) + _drawn(inside, changes, drawn) - reign.burst_watts * (inside - began)
-        rise = float((above - np.minimum.accumulate(above)).max())
-        worst[reign.policy] = max(worst.get(reign.policy, 0.0), rise / max(reign.burst_nanojoules, 1))
-    return worst
+        recorded += len(own)
+        missing = np.setdiff1d(np.arange(1, own[-1] + 1), own)
+        violations += _named(f"session {session.number}: terminal record {number} is missing" for number in missing)
+        twice = own[1:][np.diff(own) == 0]
+        violations += _named(f"session {session.number}: two terminal records are number {number}" for number in twice)
+    return Finding(
+        "I5",
+        "what was acknowledged is recorded, without a gap",
+        {
+            "sessions": len(history.sessions), "ended_in_order": sum(session.ended for session in history.sessions),
+            "acknowledged": recorded,
+        },
+        violations,
+    )  # fmt: skip
 
 
-def _static(reigns: list[Reign]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give when static power changed, and its watts from then on. The first holds for all time before."""
-    reigns = sorted(reigns, key=lambda reign: reign.began)
-    return np.array([reign.began for reign in reigns], np.float64), np.array([reign.static_watts for reign in reigns])
-
-
-def _drawn(at: NDArray[np.float64], changes: NDArray[np.float64], watts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the static energy drawn from the first change until each of the moments `at`; negative before it."""
-    totals = np.concatenate([[0.0], np.cumsum(watts[:-1] * np.diff(changes))])
-    index = np.maximum(np.searchsorted(changes, at, "right") - 1, 0)
-    return totals[index] + watts[index] * (at - changes[index])
-
-
-def _fractions(
-    energies: NDArray[np.float64], statics: NDArray[np.float64], limits: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Divide; under a limit of zero static power is what may not be switched off, any request is too much."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(limits > 0, (energies + statics) / limits, np.where(energies > 0.5, np.inf, 0.0))
-
-
-def _cumulative(spending: Spending) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the breakpoints of the energy spent so far, and its values there."""
-    started = spending.started.astype(np.float64)
-    ended = np.maximum(spending.ended.astype(np.float64), started + 1)
-    if not len(started):
-        return np.zeros(1), np.zeros(1)
-    rates = spending.nanojoules / (ended - started)
-    times, places = np.unique(np.concatenate([started, ended]), return_inverse=True)
-    slopes = np.cumsum(np.bincount(places, np.concatenate([rates, -rates]), len(times)))
-    totals = np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(times))])
-    return times, totals
-
-
-def read_journal(path: Path) -> tuple[list[Reign], Spending]:
-    """Read the reigns and what was spent in the last session of a store that no daemon uses.
-
-    A reign lasts until what was dispatched under it has ended, beyond the next one's beginning: what runs cannot be
-    called back.
-    """
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        (session,) = database.execute("SELECT MAX(id) FROM sessions").fetchone()
-        rows = database.execute(
-            "SELECT reign, IIF(started > 0, started, accepted), ended, dynamic_nanojoules FROM requests "
-            "WHERE session = ? AND dynamic_nanojoules > 0",
-            (session,),
-        ).fetchall()
-        named = database.execute(
-            "SELECT id, policy, limit_nanojoules, window_nanoseconds, static_watts, began FROM reigns "
-            "WHERE session = ? ORDER BY began",
-            (session,),
-        ).fetchall()
-    columns = np.array(rows, np.int64).reshape(-1, 4)
-    reigns = []
-    for index, (number, policy, limit, window, static, began) in enumerate(named):
-        until = named[index + 1][-1] if index + 1 < len(named) else began
-        own = columns[columns[:, 0] <= number, 2]
-        reigns.append(Reign(policy, limit, window, static, began, max(until, int(own.max(initial=0)))))
-    return reigns, Spending(columns[:, 1], columns[:, 2], columns[:, 3])
+def _named(violations: Iterable[str]) -> list[str]:
+    """Name the first violations of a kind, and count the others."""
+    listed = list(violations)
+    rest = len(listed) - NAMED
+    return listed if rest <= 0 else [*listed[:NAMED], f"and {rest} more like this"]

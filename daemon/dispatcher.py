@@ -60,7 +60,8 @@ class Answer(NamedTuple):
 class _Flight:
     """A request under way: what its record needs, and the attempt that runs now.
 
-    `ended_as` is its terminal status once that is decided; an attempt that lands later only adds what it spent.
+    `ended_as` is its terminal status once that is decided, `sequence` the number of the record that says so; an attempt
+    that lands later only adds what it spent.
     `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded.
     """
 
@@ -79,6 +80,7 @@ class _Flight:
     reserved_nanojoules: int = 0
     failed_nanojoules: int = 0
     ended_as: str = ""
+    sequence: int = 0
 
 
 class _Recalled(Exception):
@@ -299,10 +301,12 @@ class Dispatcher:
         ended = ran.ended if energy and ran else self._clock()
         if energy is None and held:
             energy = Energy(held, 0, 0, "modelled", "accelerator", "exclusive")
+        flight.sequence = flight.sequence or self._journal.next_sequence()
         return Record(
             flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
             ended, ran.point if ran else None, ran.started if ran else 0,
             flight.reserved_nanojoules, energy, device_seconds, flight.deadline,
+            flight.sequence,
         )  # fmt: skip
 
     async def _wait(self, flight: _Flight, until: int, now: int) -> None:

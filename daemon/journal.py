@@ -51,6 +51,7 @@ class Record(NamedTuple):
     energy: Energy | None = None
     device_seconds: float = 0.0
     deadline: int = 0
+    sequence: int = 0
 
 
 class Journal:
@@ -91,6 +92,14 @@ class Journal:
         self._next_request += 1
         return self._next_request - 1
 
+    def next_sequence(self) -> int:
+        """Number the next terminal record of this session, so that one that is missing later is missed.
+
+        A record that adds to an earlier one of its request keeps the number.
+        """
+        self._sequence += 1
+        return self._sequence
+
     def register(self, point: Point) -> None:
         """Give an operating point the number by which records name it."""
         point.journal_id = self.store.point_id(point)
@@ -114,22 +123,18 @@ class Journal:
         return self._append([["reserved", request_id, self.store.session, reign, point.journal_id, nanojoules, at]])
 
     def finished(self, records: list[Record]) -> bool:
-        """Record how requests ended; False when the journal could not take it.
-
-        The terminal records of a session are numbered from 1 on, so that one that is missing later is missed.
-        """
+        """Record how requests ended; False when the journal could not take it."""
         return self._append([self._line(record) for record in records])
 
     def _line(self, record: Record) -> list[Any]:
         point, energy = record.point, record.energy
-        self._sequence += 1
         return [
             "finished", record.request_id, self.store.session, record.reign, point.journal_id if point else None,
             record.status, record.images, record.accepted_unix, record.accepted, record.started, record.ended,
             record.reserved_nanojoules, energy.dynamic_nanojoules if energy else 0,
             energy.static_nanojoules if energy else 0, energy.uncertainty_nanojoules if energy else 0,
             energy.state if energy else "final", record.device_seconds,
-            record.deadline, self._sequence,
+            record.deadline, record.sequence,
         ]  # fmt: skip
 
     def _append(self, lines: list[list[Any]]) -> bool:

@@ -23,9 +23,10 @@ import typer
 from PIL import Image
 from rich.progress import Progress
 
-from daemon.audit import read_journal, worst_windows
 from daemon.cli.output import AsJson, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control
+from daemon.history import read_journal
+from daemon.windows import worst_windows
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
@@ -67,7 +68,8 @@ def demo(
         started = time.monotonic()
         with _daemon(place):
             phases, journal_nanojoules = asyncio.run(_drive(place, images, labels, rate))
-        worst = worst_windows(*read_journal(place / "state" / "journal.db"))
+        history = read_journal(place / "state" / "journal.db")
+        worst = worst_windows(history.reigns, history.spending)
         result = _result(phases, worst, journal_nanojoules, time.monotonic() - started)
     out.write_text(_to_json(result))
     if json:

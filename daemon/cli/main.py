@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import classify, demo, models, offline, operate, runtime
+from daemon.cli import audit, classify, demo, models, offline, operate, runtime
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -22,6 +22,7 @@ app.add_typer(runtime.app, name="runtime")
 app.command()(operate.devices)
 app.command()(operate.status)
 app.command()(operate.energy)
+app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)
 app.command("import")(offline.import_net)

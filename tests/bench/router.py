@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daemon.audit import worst_bursts, worst_windows
 from daemon.budget import Limit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
+from daemon.windows import worst_bursts, worst_windows
 from tests.bench import traces
 from tests.bench.bound import upper_bound
 from tests.bench.simulation import DEADLINE_NANOSECONDS, Policy, Simulation

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daemon.audit import Reign, Spending
 from daemon.budget import Budget, Limit, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.lane import REST_NANOSECONDS
 from daemon.points import Point
 from daemon.router import Constraints, Dispatch, Router, Wait
+from daemon.windows import Reign, Spending
 
 DEADLINE_NANOSECONDS = NANO // 10
 # Standard deviations of a request's energy and time against the mean of its point; nothing varies by more than three.

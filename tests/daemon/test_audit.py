@@ -1,161 +1,223 @@
-"""The audit finds the worst window wherever it starts, and no violation escapes it."""
+"""The audit tells a history that keeps every promise from one that breaks any, over restarts and reboots."""
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from daemon.audit import Reign, Spending, read_journal, worst_windows
+from daemon.audit import Finding, audit
 from daemon.budget import Limit
+from daemon.history import History, NoJournal, Requests, Session, read_journal
 from daemon.journal import Journal, Record
 from daemon.ledger import Energy
+from daemon.windows import Reign, Spending, worst_windows
 from tests.daemon.builders import ManualClock, make_point
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Histories have their edges at multiples of 1,000 nanoseconds.
-SCALE = 1000
-END = 60
-GRID = 2
-REIGNS = st.lists(
-    st.tuples(st.integers(1, 10), st.integers(0, 10), st.integers(1, 200), st.integers(1, 20), st.floats(0, 2)),
-    min_size=1,
-    max_size=4,
-)
-SPENT = st.lists(st.tuples(st.integers(0, END), st.integers(0, 10), st.integers(0, 50)), max_size=12)
 
-
-def _spending(entries: list[tuple[int, int, int]]) -> Spending:
-    started, ended, nanojoules = np.array(entries, np.int64).reshape(-1, 3).T
-    return Spending(started, ended, nanojoules)
-
-
-def _brute(reigns: list[Reign], entries: list[tuple[int, int, int]]) -> dict[str, float]:
-    """Try windows on a grid that holds all edges, and a nanosecond beside them."""
-    worst = {reign.policy: 0.0 for reign in reigns}
-    for window in {reign.window_nanoseconds for reign in reigns}:
-        grid = range(-window, END * SCALE + 1, SCALE // GRID)
-        for start in {near for step in grid for near in (step - 1, step, step + 1)}:
-            touched = [reign for reign in reigns if start < reign.ended and start + window > reign.began]
-            if not touched:
-                continue
-            limits = [reign.limit_nanojoules * -(-window // reign.window_nanoseconds) for reign in touched]
-            static = _static(reigns, start, start + window)
-            energy = sum(
-                nanojoules * max(0.0, min(ended, start + window) - max(began, start)) / (ended - began)
-                for began, ended, nanojoules in entries
-            )
-            policy = touched[limits.index(max(limits))].policy
-            worst[policy] = max(worst[policy], (energy + static) / max(limits))
-    return worst
-
-
-def _static(reigns: list[Reign], start: int, end: int) -> float:
-    """Give what flows from `start` to `end`: each reign's static power until the next begins, the first's before it."""
-    begins = [start, *(reign.began for reign in reigns[1:]), max(end, reigns[-1].began)]
-    return sum(
-        reign.static_watts * max(0, min(until, end) - max(began, start))
-        for reign, began, until in zip(reigns, begins[:-1], begins[1:], strict=True)
+def _requests(*rows: tuple[int, int, str, int, int, int, int, int]) -> Requests:
+    """Make requests of (number, session, status, ended, deadline, sequence, limit, nanojoules)."""
+    numbers, sessions, statuses, *others = zip(*rows, strict=True)
+    ended, deadlines, sequences, limits, nanojoules = np.array(others, np.int64)
+    return Requests(
+        np.array(numbers), np.array(sessions), np.array(statuses), ended, deadlines, sequences, limits, nanojoules
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(REIGNS, SPENT)
-def test_equals_brute_force(named: list[tuple[int, int, int, int, float]], spent: list[tuple[int, int, int]]) -> None:
-    """On random histories, overlapping reigns included, the worst windows are those of a search on a grid."""
-    entries = [
-        (start * SCALE, min(start + lasts, END) * SCALE, nanojoules)
-        for start, lasts, nanojoules in spent
-        if lasts and start < END
-    ]
-    reigns, began = [], 0
-    for number, (lasts, overlap, limit, window, static) in enumerate(named):
-        until = END if number + 1 == len(named) else min(began + lasts + overlap, END)
-        reigns.append(Reign(f"p{number}", limit, window * SCALE, static / SCALE, began * SCALE, until * SCALE))
-        began += lasts
-    assert worst_windows(reigns, _spending(entries)) == pytest.approx(_brute(reigns, entries), rel=1e-9, abs=1e-9)
+# Two sessions, the first of them killed: request 4 ran then and is lost, request 3 was never dispatched.
+KEPT = (
+    (1, 1, "ok", 20, 25, 1, 100, 40),
+    (2, 1, "over_budget", 21, 30, 2, 100, 0),
+    (4, 1, "lost", 50, 0, 0, 100, 30),
+    (5, 2, "ok", 60, 60, 1, 100, 30),
+    (6, 2, "deadline", 61, 61, 2, 100, 0),
+)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 900), st.integers(1, 99))
-def test_planted_violation(start: int, window: int) -> None:
-    """Two bursts that together break the limit are found, wherever they lie."""
-    steady = [(moment, moment + 1, 1) for moment in range(0, 1000, 100)]
-    planted = [*steady, (start, start + 1, 60), (start + window - 1, start + window, 60)]
-    reigns = [Reign("only", 119, window, 0.0, 0, 1100)]
-    assert worst_windows(reigns, _spending(steady))["only"] < 1.0
-    assert worst_windows(reigns, _spending(planted))["only"] >= 120 / 119 - 1e-9
+def _history(*rows: tuple[int, int, str, int, int, int, int, int], last_ended: bool = True) -> History:
+    requests = _requests(*rows)
+    spent = requests.nanojoules > 0
+    return History(
+        [Session(1, ended=False), Session(2, ended=last_ended)],
+        [Reign("only", 100, 100, 0.0, 0, 50), Reign("only", 100, 100, 0.0, 50, 100)],
+        requests,
+        Spending(requests.ended[spent] - 10, requests.ended[spent], requests.nanojoules[spent]),
+    )
 
 
-def test_windows_across_a_switch() -> None:
-    """A window with a switch in it is held to the larger limit and counts for that policy."""
-    reigns = [Reign("large", 100, 10, 0.0, 0, 50), Reign("small", 10, 10, 0.0, 50, 100)]
-    worst = worst_windows(reigns, _spending([(44, 45, 80), (60, 61, 5)]))
-    assert worst == pytest.approx({"large": 0.8, "small": 0.5})
+def _violations(findings: list[Finding]) -> dict[str, list[str]]:
+    return {finding.invariant: finding.violations for finding in findings if finding.violations}
 
 
-def test_shorter_windows_apply_repeatedly() -> None:
-    """Over a longer window a limit applies as often as its own window fits, rounded up."""
-    reigns = [Reign("short", 10, 4, 0.0, 0, 50), Reign("long", 1, 10, 0.0, 50, 100)]
-    worst = worst_windows(reigns, _spending([(moment, moment + 1, 10) for moment in (10, 14, 18)]))
-    assert worst["short"] == pytest.approx(1.0)
+def test_a_history_that_keeps_its_promises() -> None:
+    """A kill loses what ran and what waited, and breaks no promise; the figures tell of it."""
+    findings = audit(_history(*KEPT))
+    assert _violations(findings) == {}
+    figures = {name: figure for finding in findings for name, figure in finding.figures.items()}
+    assert (figures["requests"], figures["ended"], figures["lost_in_a_kill"]) == (5, 5, 1)
+    assert (figures["undispatched_at_a_kill"], figures["sessions"], figures["acknowledged"]) == (1, 2, 4)
+    assert figures["worst_window_fraction"] == pytest.approx(1.0)
+    assert (figures["spent_nanojoules"], figures["answers"]) == (100, 2)
 
 
-def test_limit_of_zero() -> None:
-    """Under a limit of zero static power is no violation and any request is."""
-    reigns = [Reign("none", 0, 10, 0.5, 0, 100)]
-    assert worst_windows(reigns, _spending([])) == {"none": 0.0}
-    assert worst_windows(reigns, _spending([(5, 6, 1)])) == {"none": np.inf}
+@pytest.mark.parametrize(
+    ("place", "row", "invariant", "violation"),
+    [
+        (4, (5, 2, "deadline", 61, 61, 2, 100, 0), "I1", "request 5: 2 records"),
+        (4, (6, 2, "running", 61, 61, 0, 100, 0), "I1", "request 6: 'running' is no terminal status"),
+        (0, (1, 1, "running", 20, 25, 1, 100, 40), "I1", "request 1: 'running' is no terminal status"),
+        (4, (6, 2, "fine", 61, 61, 2, 100, 0), "I1", "request 6: 'fine' is no terminal status"),
+        (4, (7, 2, "deadline", 61, 61, 2, 100, 0), "I1", "request 6: no record, and its session ended in order"),
+        (3, (5, 2, "ok", 60, 59, 1, 100, 30), "I2", "request 5: answered 0.000000001 s after its deadline"),
+        (3, (5, 2, "ok", 60, 60, 1, 100, 31), "I4", "policy 'only': a window holds 1.0100000 of its limit"),
+        (3, (5, 2, "ok", 60, 60, 1, 0, 30), "I4", "request 5: dispatched under a limit of zero"),
+        (4, (6, 2, "deadline", 61, 61, 3, 100, 0), "I5", "session 2: terminal record 2 is missing"),
+        (0, (1, 1, "ok", 20, 25, 0, 100, 40), "I5", "session 1: terminal record 1 is missing"),
+        (4, (6, 2, "deadline", 61, 61, 1, 100, 0), "I5", "session 2: two terminal records are number 1"),
+    ],
+)
+def test_a_broken_promise(
+    place: int, row: tuple[int, int, str, int, int, int, int, int], invariant: str, violation: str
+) -> None:
+    """Each promise is found broken when one row breaks it, and no other is."""
+    rows = list(KEPT)
+    rows[place] = row
+    assert _violations(audit(_history(*rows)))[invariant] == [violation]
 
 
-def test_static_power_counts() -> None:
-    """Static power flows through every window."""
-    assert worst_windows([Reign("p", 10, 10, 0.5, 0, 100)], _spending([(5, 6, 1)]))["p"] == pytest.approx(0.6)
+def test_many_violations_are_counted() -> None:
+    """Of a kind of violation the first are named."""
+    history = _history(*((number, 2, "ok", 60, 50, number, 100, 0) for number in range(1, 31)))
+    (violations,) = _violations(audit(history)).values()
+    assert len(violations) == 6
+    assert violations[-1] == "and 25 more like this"
 
 
-def test_no_reigns() -> None:
-    """Where nobody reigned nothing is told."""
-    assert worst_windows([], _spending([])) == {}
+def test_a_session_that_goes_on() -> None:
+    """In the last session requests may still be under way, in no other."""
+    rows = [*KEPT[:4], (6, 2, "running", 61, 0, 0, 100, 0)]
+    assert _violations(audit(_history(*rows, last_ended=False))) == {}
+    assert _violations(audit(_history(*rows))) == {"I1": ["request 6: 'running' is no terminal status"]}
 
 
-def _finished(request: int, reign: int, started: int, ended: int, nanojoules: int) -> Record:
+def test_bursts_are_checked() -> None:
+    """A short limit is held to as well."""
+    history = _history(*KEPT)
+    reigns = [replace(reign, burst_nanojoules=50, burst_watts=0.5) for reign in history.reigns]
+    assert _violations(audit(replace(history, reigns=reigns))) == {}
+    reigns = [replace(reign, burst_nanojoules=40, burst_watts=0.5) for reign in history.reigns]
+    assert _violations(audit(replace(history, reigns=reigns))) == {
+        "I4": ["policy 'only': a burst holds 1.2500000 of its limit"]
+    }
+
+
+def _finished(journal: Journal, request: int, reign: int, started: int, ended: int, nanojoules: int) -> None:
     energy = Energy(nanojoules, 0, 0, "simulated", "accelerator", "exclusive")
-    return Record(request, reign, "ok", 1, started, started, ended, make_point(), started, 2 * nanojoules, energy)
+    journal.finished(
+        [
+            Record(
+                request, reign, "ok", 1, started, started, ended, make_point(), started, 2 * nanojoules, energy,
+                deadline=ended + 1, sequence=journal.next_sequence(),
+            )
+        ]
+    )  # fmt: skip
+
+
+def _session(folder: Path, boot: str, began: int, unix: int) -> Journal:
+    """Run a session of two reigns from `began` on, with a request under each and one that is refused."""
+    clock = ManualClock(began)
+    journal = Journal(folder, boot, clock, lambda: clock() + unix)
+    first = journal.reign("first", Limit(100, 10), 0.25, began)
+    number = journal.next_request_id()
+    _finished(journal, number, first, began + 5, began + 30, 7)
+    second = journal.reign("second", Limit(200, 20, 50, 2.0), 0.25, began + 10)
+    _finished(journal, number + 1, second, began + 12, began + 20, 9)
+    journal.finished(
+        [Record(number + 2, second, "over_budget", 1, 0, began + 13, began + 13, sequence=journal.next_sequence())]
+    )
+    clock.advance(40)
+    return journal
 
 
 def test_read_journal(tmp_path: Path) -> None:
-    """Of the last session, a reign lasts until the end of what was dispatched under it; rejections cost nothing."""
-    clock = ManualClock(1000)
-    for _ in range(2):
-        journal = Journal(tmp_path, "boot", clock, clock)
-        first = journal.reign("first", Limit(100, 10), 0.25, 1000)
-        number = journal.next_request_id()
-        journal.finished([_finished(number, first, 1005, 1030, 7)])
-        second = journal.reign("second", Limit(200, 20), 0.25, 1010)
-        journal.finished([_finished(number + 1, second, 1012, 1020, 9)])
-        journal.finished([Record(number + 2, second, "over_budget", 1, 1013, 1013, 1013)])
-        journal.close()
-    reigns, spending = read_journal(tmp_path / "journal.db")
-    assert reigns == [
-        Reign("first", 100, 10, 0.25, 1000, 1030),
-        Reign("second", 200, 20, 0.25, 1010, 1030),
+    """A reign lasts until the end of what was dispatched under it, sessions of a boot share its clock."""
+    for began in (1000, 1100):
+        _session(tmp_path, "boot", began, unix=5000).close()
+    history = read_journal(tmp_path / "journal.db")
+    assert history.sessions == [Session(1, ended=True), Session(2, ended=True)]
+    assert history.reigns == [
+        Reign("first", 100, 10, 0.25, 0, 30),
+        Reign("second", 200, 20, 0.25, 10, 40, 50, 2.0),
+        Reign("first", 100, 10, 0.25, 100, 130),
+        Reign("second", 200, 20, 0.25, 110, 140, 50, 2.0),
     ]
-    assert sorted(spending.nanojoules.tolist()) == [7, 9]
-    assert sorted(spending.started.tolist()) == [1005, 1012]
+    assert history.spending.started.tolist() == [5, 12, 105, 112]
+    assert history.spending.nanojoules.tolist() == [7, 9, 7, 9]
+    assert history.requests.statuses.tolist() == ["ok", "ok", "over_budget"] * 2
+    assert (history.requests.sequences.tolist(), history.requests.deadlines[0]) == ([1, 2, 3] * 2, 31)
+    assert _violations(audit(history)) == {}
 
 
-def test_read_empty_journal(tmp_path: Path) -> None:
-    """A session in which nothing happened has no reigns and no spending."""
+@pytest.mark.parametrize(("unix", "began"), [(10_000, 5000), (0, 40)], ids=["wall clock", "wall clock set back"])
+def test_a_reboot(tmp_path: Path, unix: int, began: int) -> None:
+    """A boot has its place by the wall clock, after the end of the one before whatever the wall clock says."""
+    _session(tmp_path, "one", 1000, unix=5000).close()
+    _session(tmp_path, "two", 1000, unix=unix).close()
+    history = read_journal(tmp_path / "journal.db")
+    assert [reign.began for reign in history.reigns] == [0, 10, began, began + 10]
+    assert history.spending.started.tolist() == [5, 12, began + 5, began + 12]
+
+
+def test_windows_go_over_a_restart(tmp_path: Path) -> None:
+    """What one session spent and what the next one spends are in one window, and are too much for it together."""
+    for began in (1000, 1050):
+        clock = ManualClock(began)
+        journal = Journal(tmp_path, "boot", clock, clock)
+        reign = journal.reign("only", Limit(100, 100), 0.0, began)
+        _finished(journal, journal.next_request_id(), reign, began + 1, began + 2, 60)
+        clock.advance(2)
+        journal.close()
+    assert _violations(audit(read_journal(tmp_path / "journal.db"))) == {
+        "I4": ["policy 'only': a window holds 1.2000000 of its limit"]
+    }
+
+
+def test_a_killed_session(tmp_path: Path) -> None:
+    """What ran at a kill is charged until the restart; the store shows only what was moved before that."""
+    clock = ManualClock(1000)
+    journal = Journal(tmp_path / "live", "boot", clock, clock)
+    journal.register(point := make_point())
+    reign = journal.reign("only", Limit(100, 100), 0.0, 1000)
+    _finished(journal, journal.next_request_id(), reign, 1001, 1002, 10)
+    journal.reserved(journal.next_request_id(), reign, point, 20, 1003)
+    journal.move()
+    assert _violations(audit(read_journal(tmp_path / "live" / "journal.db"))) == {}
+    with journal._moving:
+        shutil.copytree(tmp_path / "live", tmp_path / "killed")
+    journal.close()
+    clock.advance(50)
+    Journal(tmp_path / "killed", "boot", clock, clock).close()
+    history = read_journal(tmp_path / "killed" / "journal.db")
+    assert history.sessions == [Session(1, ended=False), Session(2, ended=True)]
+    assert history.reigns == [Reign("only", 100, 100, 0.0, 0, 50)]
+    assert (history.spending.started.tolist(), history.spending.ended.tolist()) == ([1, 3], [2, 50])
+    assert _violations(audit(history)) == {}
+
+
+def test_an_empty_journal(tmp_path: Path) -> None:
+    """A session in which nothing happened breaks nothing."""
     clock = ManualClock()
     Journal(tmp_path, "boot", clock, clock).close()
-    reigns, spending = read_journal(tmp_path / "journal.db")
-    assert reigns == []
-    assert len(spending.nanojoules) == 0
+    history = read_journal(tmp_path / "journal.db")
+    assert (history.reigns, len(history.requests.numbers), len(history.spending.ended)) == ([], 0, 0)
+    assert _violations(audit(history)) == {}
 
 
 def test_request_in_flight_at_a_switch_to_more(tmp_path: Path) -> None:
@@ -163,8 +225,34 @@ def test_request_in_flight_at_a_switch_to_more(tmp_path: Path) -> None:
     clock = ManualClock(1000)
     journal = Journal(tmp_path, "boot", clock, clock)
     small = journal.reign("small", Limit(10, 10), 0.0, 1000)
-    journal.finished([_finished(1, small, 1001, 1040, 1)])
+    _finished(journal, 1, small, 1001, 1040, 1)
     large = journal.reign("large", Limit(100, 10), 0.0, 1020)
-    journal.finished([_finished(2, large, 1022, 1024, 90)])
+    _finished(journal, 2, large, 1022, 1024, 90)
     journal.close()
-    assert max(worst_windows(*read_journal(tmp_path / "journal.db")).values()) <= 1.0
+    history = read_journal(tmp_path / "journal.db")
+    assert max(worst_windows(history.reigns, history.spending).values()) <= 1.0
+
+
+def test_no_journal(tmp_path: Path) -> None:
+    """A file that is no journal is named, with what is wrong with it."""
+    text, other, old = tmp_path / "text", tmp_path / "other.db", tmp_path / "old.db"
+    text.write_text("no database at all" * 100)
+    with sqlite3.connect(other) as database:
+        database.execute("CREATE TABLE sessions (id INTEGER)")
+    database.close()
+    clock = ManualClock()
+    Journal(tmp_path, "boot", clock, clock).close()
+    shutil.copy(tmp_path / "journal.db", old)
+    with sqlite3.connect(old) as database:
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    for path, reason in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "no such file"),
+        (text, "file is not a database"),
+        (other, "no journal, it has no table 'reigns'"),
+        (old, "its format is 1, this release reads 2; a daemon that starts on an older journal brings it up"),
+    ):
+        with pytest.raises(NoJournal) as raised:
+            read_journal(path)
+        assert str(raised.value) == f"{path}: {reason}"

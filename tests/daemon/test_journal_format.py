@@ -20,7 +20,7 @@ LIMIT = Limit(1000, 10 * NANO)
 
 def _record(request: int, reign: int, nanojoules: int) -> Record:
     energy = Energy(nanojoules, 1, 2, "simulated", "accelerator", "exclusive")
-    return Record(request, reign, "ok", 1, 1, 1, 4, None, 2, 2 * nanojoules, energy)
+    return Record(request, reign, "ok", 1, 1, 1, 4, None, 2, 2 * nanojoules, energy, sequence=request)
 
 
 def _ask(folder: Path, query: str) -> list[tuple[object, ...]]:
@@ -49,7 +49,7 @@ def test_first_format_is_brought_up(tmp_path: Path) -> None:
     revived = Journal(tmp_path, "boot", clock, clock)
     assert revived.finished([_record(2, revived.reign("all", LIMIT, 0.5, 3), 6)])
     revived.close()
-    assert _ask(tmp_path, "SELECT id, dynamic_nanojoules, sequence FROM requests") == [(1, 5, 0), (2, 6, 1)]
+    assert _ask(tmp_path, "SELECT id, dynamic_nanojoules, sequence FROM requests") == [(1, 5, 0), (2, 6, 2)]
     assert _ask(tmp_path, "SELECT id, ended FROM sessions") == [(1, None), (2, clock())]
 
 
@@ -59,7 +59,8 @@ def test_terminal_records_are_numbered(tmp_path: Path) -> None:
     opened = Journal(tmp_path / "live", "boot", clock, clock)
     reign = opened.reign("all", Limit(1000, NANO, 50, 2.0), 0.0, clock())
     for number in (1, 2):
-        opened.finished([Record(number, reign, "over_budget", 1, 1, 1, 1, deadline=9 + number)])
+        sequence = opened.next_sequence()
+        opened.finished([Record(number, reign, "over_budget", 1, 1, 1, 1, deadline=9 + number, sequence=sequence)])
     with opened._moving:
         shutil.copytree(tmp_path / "live", tmp_path / "killed")
     opened.close()

@@ -1,0 +1,44 @@
+"""`jouled audit`: check a journal, whether a daemon uses it or not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli.output import EXIT_REFUSED, AsJson, fail, print_json, print_table
+
+
+def audit(
+    journal: Annotated[Path, typer.Argument(help="The file journal.db, or the folder that it is in.")],
+    json: AsJson = False,
+) -> None:
+    """Check a journal against what the daemon promises; the exit status is 1 when a promise was broken.
+
+    Records of the last half second of a running daemon are not looked at yet.
+    """
+    from daemon.audit import audit as check
+    from daemon.history import NoJournal, read_journal
+
+    try:
+        findings = check(read_journal(journal / "journal.db" if journal.is_dir() else journal))
+    except NoJournal as error:
+        fail(str(error))
+    violations = [f"{each.invariant}: {violation}" for each in findings for violation in each.violations]
+    if json:
+        print_json({"clean": not violations, "findings": [asdict(each) for each in findings]})
+    else:
+        rows = [
+            (
+                each.invariant, each.promise, "broken" if each.violations else "kept",
+                ", ".join(f"{name} {figure:.9g}" for name, figure in each.figures.items()),
+            )
+            for each in findings
+        ]  # fmt: skip
+        print_table(f"audit of {journal}", ("", "promise", "", "figures"), rows)
+        for violation in violations:
+            print(violation)
+    if violations:
+        raise typer.Exit(EXIT_REFUSED)

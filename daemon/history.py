@@ -1,0 +1,175 @@
+"""What happened, as an audit looks at it: the sessions, the policies' reigns, the requests and what they spent.
+
+A journal's sessions are joined to one line of time. A boot of the host has a clock of its own: it is placed by the wall
+clock, but never before the end of the boot that it follows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daemon.journal_store import SCHEMA_VERSION
+from daemon.windows import Reign, Spending
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Integers = NDArray[np.int64]
+
+
+class NoJournal(Exception):
+    """A file is no journal that this release reads: the message says why."""
+
+
+class Session(NamedTuple):
+    """One run of the daemon. `ended` tells whether it ended in order: one that was killed, or still runs, did not."""
+
+    number: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Requests:
+    """All requests, arrays of one length in the order of their numbers.
+
+    `limits` are the limits of the reigns that they were last decided under, `nanojoules` what each spent. A deadline or
+    a sequence of 0 was not recorded.
+    """
+
+    numbers: Integers
+    sessions: Integers
+    statuses: NDArray[np.str_]
+    ended: Integers
+    deadlines: Integers
+    sequences: Integers
+    limits: Integers
+    nanojoules: Integers
+
+
+@dataclass(frozen=True)
+class History:
+    """Sessions and reigns in order, the requests, and when which energy was spent."""
+
+    sessions: Sequence[Session]
+    reigns: Sequence[Reign]
+    requests: Requests
+    spending: Spending
+
+
+def read_journal(path: Path) -> History:
+    """Read a journal's store, whether a daemon uses it or not. Raises `NoJournal`.
+
+    What is still in the tail is not there yet: the last half second of a daemon that runs, and what a killed one wrote
+    until the next one starts.
+    """
+    if not path.is_file():
+        raise NoJournal(f"{path}: no such file")
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
+            return _read(path, database)
+    except sqlite3.Error as error:
+        raise NoJournal(f"{path}: {error}") from None
+
+
+def _read(path: Path, database: sqlite3.Connection) -> History:
+    # All of one moment, while a daemon writes on.
+    database.execute("BEGIN")
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if missing := {"sessions", "reigns", "requests"} - tables:
+        raise NoJournal(f"{path}: no journal, it has no table {min(missing)!r}")
+    if version != SCHEMA_VERSION:
+        raise NoJournal(
+            f"{path}: its format is {version}, this release reads {SCHEMA_VERSION}; "
+            "a daemon that starts on an older journal brings it up"
+        )
+    sessions = database.execute("SELECT id, boot, started_unix, started, ended FROM sessions ORDER BY id").fetchall()
+    reigns = database.execute(
+        "SELECT id, session, policy, limit_nanojoules, window_nanoseconds, static_watts, began, burst_nanojoules, "
+        "burst_watts FROM reigns ORDER BY id"
+    ).fetchall()
+    statuses = database.execute("SELECT status FROM requests ORDER BY id").fetchall()
+    columns = np.array(
+        database.execute(
+            "SELECT id, session, reign, IIF(started > 0, started, accepted), ended, deadline, sequence, "
+            "dynamic_nanojoules FROM requests ORDER BY id"
+        ).fetchall(),
+        np.int64,
+    ).reshape(-1, 8)
+    return _joined(sessions, reigns, np.array([status for (status,) in statuses], np.str_), columns.T)
+
+
+def _joined(
+    sessions: list[tuple[Any, ...]], reigns: list[tuple[Any, ...]], statuses: NDArray[np.str_], columns: Integers
+) -> History:
+    numbers, owners, under, started, ended, deadlines, sequences, nanojoules = columns
+    known = np.array([number for number, *_ in sessions], np.int64)
+    place = np.searchsorted(known, owners)
+    lasts = np.array([max(started, ended or 0) for _, _, _, started, ended in sessions], np.int64)
+    np.maximum.at(lasts, place, ended)
+    for _, owner, *_, began, _, _ in reigns:
+        lasts[np.searchsorted(known, owner)] = max(lasts[np.searchsorted(known, owner)], began)
+    shifts = _shifts(sessions, lasts)
+    started, ended = started + shifts[place], ended + shifts[place]
+    deadlines = np.where(deadlines > 0, deadlines + shifts[place], 0)
+    made = _reigns(reigns, known, lasts + shifts, shifts, under, ended)
+    limits = {number: limit for number, _, _, limit, *_ in reigns}
+    spent = nanojoules > 0
+    return History(
+        [Session(number, ended is not None) for number, *_, ended in sessions],
+        made,
+        Requests(
+            numbers, owners, statuses, ended, deadlines, sequences,
+            np.array([limits.get(reign, 0) for reign in under.tolist()], np.int64), nanojoules,
+        ),
+        Spending(started[spent], ended[spent], nanojoules[spent]),
+    )  # fmt: skip
+
+
+def _shifts(sessions: list[tuple[Any, ...]], lasts: Integers) -> Integers:
+    """Tell for each session what its clock is behind the joined one, which begins with the first session."""
+    shifts = np.zeros(len(sessions), np.int64)
+    for index, (_, boot, unix, started, _) in enumerate(sessions):
+        if index == 0:
+            shifts[0], first = -started, unix
+        elif boot == sessions[index - 1][1]:
+            shifts[index] = shifts[index - 1]
+        else:
+            shifts[index] = max(unix - first, lasts[index - 1] + shifts[index - 1]) - started
+    return shifts
+
+
+def _reigns(
+    rows: list[tuple[Any, ...]], known: Integers, lasts: Integers, shifts: Integers, under: Integers, ended: Integers
+) -> list[Reign]:
+    """Make the reigns. One lasts until the next of its session, or the session's last moment.
+
+    It goes on until what was dispatched under it has ended, beyond the next one's beginning: what runs cannot be called
+    back.
+    """
+    numbers = np.array([row[0] for row in rows], np.int64)
+    last_end = np.zeros(len(rows), np.int64)
+    known_reign = np.isin(under, numbers)
+    np.maximum.at(last_end, np.searchsorted(numbers, under[known_reign]), ended[known_reign])
+    last_end = np.maximum.accumulate(last_end)
+    places = np.searchsorted(known, [row[1] for row in rows]).tolist()
+    begins = [row[6] + int(shifts[place]) for row, place in zip(rows, places, strict=True)]
+    untils = [
+        begins[index + 1] if places[index + 1 : index + 2] == [place] else int(lasts[place])
+        for index, place in enumerate(places)
+    ]
+    return [
+        Reign(policy, limit, window, static, began, max(until, int(last)), burst, watts)
+        for (_, _, policy, limit, window, static, _, burst, watts), began, until, last in zip(
+            rows, begins, untils, last_end, strict=True
+        )
+    ]

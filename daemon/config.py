@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -37,12 +38,17 @@ class Server(Section, frozen=True):
 
 
 class DeviceConfig(Section, frozen=True):
-    """`[device.NAME]`: one device. `threads`, `core_watts` and `time_limit_seconds` are for those that need them."""
+    """`[device.NAME]`: one device. `threads`, `core_watts` and `time_limit_seconds` are for those that need them.
+
+    With `calibrated_bounds` a request reserves the calibration's upper bound, which no image seen exceeded, in place of
+    the device's own, which none can.
+    """
 
     driver: str
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     core_watts: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 7.5
     time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 1.0
+    calibrated_bounds: bool = False
 
 
 class PolicyConfig(Section, frozen=True):
@@ -66,12 +72,17 @@ class PolicyConfig(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole file. `start_policy` names the one in force at the start, `repository` the folder of the models."""
+    """The whole file.
+
+    `start_policy` names the one in force at the start, `repository` the folder of the models, `calibration` the file
+    of `jouled calibrate`.
+    """
 
     start_policy: str
     device: Annotated[dict[str, DeviceConfig], msgspec.Meta(min_length=1)]
     policy: Annotated[dict[str, PolicyConfig], msgspec.Meta(min_length=1)]
     repository: str = ""
+    calibration: str = ""
     server: Server = Server()
 
 
@@ -113,7 +124,7 @@ def _convert(content: Any, section: type[S], key: str) -> S:
         if unknown:
             nested: type[Section] = Server if where == ".server" else section
             known = [field.encode_name for field in msgspec.structs.fields(nested)]
-            where, reason = f"{where}.{unknown[1]}", f"unknown key{_near(unknown[1], known)}"
+            where, reason = f"{where}.{unknown[1]}", f"unknown key{near(unknown[1], known)}"
         place = (key + where).removeprefix(".")
         raise ValueError(f"{place}: {reason}" if place else reason) from None
 
@@ -125,25 +136,27 @@ def _check(config: Config) -> None:
         raise ValueError(f"server.tcp_address: {address!r} is not HOST:PORT on loopback, such as 127.0.0.1:8001")
     if config.start_policy not in config.policy:
         raise ValueError(
-            f"start_policy: no such policy {config.start_policy!r}{_near(config.start_policy, config.policy)}"
+            f"start_policy: no such policy {config.start_policy!r}{near(config.start_policy, config.policy)}"
         )
     for name, device in config.device.items():
         if device.driver not in DRIVERS:
-            raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{_near(device.driver, DRIVERS)}")
+            raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{near(device.driver, DRIVERS)}")
     for name, policy in config.policy.items():
         if policy.strategy not in STRATEGIES:
-            raise ValueError(f"policy.{name}.strategy: unknown {policy.strategy!r}{_near(policy.strategy, STRATEGIES)}")
+            raise ValueError(f"policy.{name}.strategy: unknown {policy.strategy!r}{near(policy.strategy, STRATEGIES)}")
         if (policy.burst_joules > 0) != (policy.burst_watts > 0):
             raise ValueError(f"policy.{name}.burst_joules: it takes burst_watts above 0, and these take it")
         pins = ["snn", "dnn", *config.device]
         if policy.strategy == "pin" and policy.pin not in pins:
             raise ValueError(
-                f"policy.{name}.pin: {policy.pin!r} is neither snn, dnn nor a device{_near(policy.pin, pins)}"
+                f"policy.{name}.pin: {policy.pin!r} is neither snn, dnn nor a device{near(policy.pin, pins)}"
             )
         if policy.strategy != "pin" and policy.pin:
             raise ValueError(f"policy.{name}.pin: only strategy 'pin' takes it, the strategy is {policy.strategy!r}")
 
 
-def _near(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+def near(word: str, known: Iterable[str]) -> str:
+    """Suggest the nearest known word, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from daemon.calibration import NONE, Calibration
 from daemon.clock import Clock
 from daemon.config import DeviceConfig
 from daemon.errors import NotFound
@@ -20,10 +21,11 @@ log = structlog.get_logger()
 class Fleet:
     """All devices of the host, and the models that they serve by name and version."""
 
-    def __init__(self, devices: dict[str, DeviceConfig], clock: Clock) -> None:
+    def __init__(self, devices: dict[str, DeviceConfig], clock: Clock, calibration: Calibration = NONE) -> None:
         loop = asyncio.get_running_loop()
         self.lanes = {name: Lane(name, config, clock, loop) for name, config in devices.items()}
         self.models: dict[str, dict[str, Model]] = {}
+        self._calibration = calibration
 
     @property
     def static_watts(self) -> float:
@@ -57,7 +59,7 @@ class Fleet:
             for artifact in artifacts:
                 await self._load(lane, artifact)
             if lane.device is not None:
-                lane.static_watts = lane.device.static_watts()
+                lane.static_watts = self._calibration.static_watts(lane.name, lane.device.static_watts())
 
     async def _load(self, lane: Lane, artifact: Artifact) -> None:
         device, model = lane.device, self.models[artifact.model][artifact.version]
@@ -71,7 +73,9 @@ class Fleet:
             model.problems.append(f"{lane.name}: {error}")
             log.warning("artifact not loaded", artifact=artifact.name, device=lane.name, error=str(error))
             return
-        model.points.extend(points_of(artifact, device, program))
+        points = points_of(artifact, device, program)
+        self._calibration.apply(points, lane.config)
+        model.points.extend(points)
 
     async def close(self) -> None:
         """Close every device."""

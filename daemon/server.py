@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from daemon import calibration
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config
@@ -99,14 +100,14 @@ class StartError(Exception):
 async def serve(config: Config, places: Places, *, clock: Clock = boot_nanoseconds) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and close.
 
-    Raises `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
+    Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     os.umask(SOCKET_UMASK)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_own(places.runtime))
+        stack.enter_context(own(places.runtime))
         dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
@@ -142,6 +143,7 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
 async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[tuple[Dispatcher, Control]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
+    calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
     _make_folder(places.state)
     journal = Journal(places.state, boot, clock, time.time_ns)
     try:
@@ -151,7 +153,7 @@ async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[t
         repository = scan(folder)
         for refused in repository.refused:
             log.error("artifact refused", artifact=refused.subject, reason=refused.reason)
-        fleet = Fleet(config.device, clock)
+        fleet = Fleet(config.device, clock, calibrated)
         try:
             await fleet.start(repository.artifacts)
             for versions in fleet.models.values():
@@ -197,8 +199,11 @@ def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
 
 
 @contextmanager
-def _own(folder: Path) -> Iterator[None]:
-    """Keep the folder of the sockets to this daemon: binding would take them from a daemon that serves on them."""
+def own(folder: Path) -> Iterator[None]:
+    """Keep the folder of the sockets to this process: binding would take them from a daemon that serves on them.
+
+    Raises `StartError` when another process has it.
+    """
     _make_folder(folder)
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import audit, classify, demo, models, offline, operate, runtime
+from daemon.cli import audit, calibrate, classify, demo, models, offline, operate, runtime
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -25,6 +25,7 @@ app.command()(operate.energy)
 app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)
+app.command()(calibrate.calibrate)
 app.command("import")(offline.import_net)
 app.command()(offline.trace)
 

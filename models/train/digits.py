@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hal import samples
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
 from hal.errors import ArtifactError
@@ -50,10 +51,10 @@ def write(model: onnx.ModelProto, out: Path, *, replace: bool = False) -> tuple[
     ways = [(steps, 0) for steps in STEPS] + [(LONGEST, margin) for margin in margins]
     points = measure.snn_points(network, held_out.pictures(), held_out.labels, ways)
     snn = _manifest(Kind.SNN, points, "the reference engine, exact in Loihi's integers")
-    version = out / "digits" / "1"
+    version, pictures = out / "digits" / "1", {samples.SAMPLES: samples.pack(samples.spread(held_out.images))}
     return (
-        writer.write(version / "dnn", dnn, dnn_files, replace=replace),
-        writer.write(version / "snn", snn, writer.snn_files(network), replace=replace),
+        writer.write(version / "dnn", dnn, {**dnn_files, **pictures}, replace=replace),
+        writer.write(version / "snn", snn, {**writer.snn_files(network), **pictures}, replace=replace),
     )
 
 

@@ -99,7 +99,8 @@ def _measure(settings: Config, chosen: list[str], given: Images, seconds: float)
     repository = scan(Path(settings.repository) if settings.repository else SHIPPED)
     meters = detect(SYSFS, boot_nanoseconds, sampling_nanoseconds=SAMPLING_NANOSECONDS)
     found = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         for name in chosen:
 

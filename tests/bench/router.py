@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,21 +23,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from daemon.audit import ANSWERED, EXACT, Finding, audit
 from daemon.budget import Limit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
-from daemon.windows import worst_bursts, worst_windows
 from tests.bench import traces
 from tests.bench.bound import upper_bound
-from tests.bench.simulation import DEADLINE_NANOSECONDS, Policy, Simulation
+from tests.bench.simulation import DEADLINE_NANOSECONDS, MISSED, Policy, Simulation
 
 BUDGETS = (1.2, 0.5, 0.15)
 WINDOW_SECONDS = 10.0
 # A demand fits if the bound answers this part of it.
 FITS = 0.999
-# Sums in floating point may be off by this much.
-EXACT = 1e-9
+PERCENTILES = (0, 5, 25, 50, 75, 100)
 
 
 class Case(NamedTuple):
@@ -99,15 +99,17 @@ def cells(case: Case) -> tuple[list[dict[str, Any]], float]:
     seconds = 0.0
     for name, strategy, only in [*named, *static]:
         run, requests = simulate(case, strategy, only)
-        utility = sum(point.accuracy for _, point in run.answered)
+        utility = sum(end.point.accuracy for end in run.ends if end.point)
+        statuses = Counter(end.status for end in run.ends)
         if name == "balanced":
-            seconds = statistics.median(run.worked_nanoseconds) / NANO
+            seconds = statistics.median(end.request.worked_nanoseconds for end in run.ends) / NANO
         made.append(
             {
                 "points": case.points, "trace": case.trace, "budget": case.budget, "policy": name, "seed": case.seed,
                 "demand_fits": answers >= FITS * requests, "requests": requests,
-                "worst_window_fraction": max(worst_windows(*run.history()).values()), "utility": utility / requests,
-                "percent_of_bound": 100 * utility / bound, "rejected": len(run.rejected), "missed": len(run.missed),
+                "worst_window_fraction": worst_fraction(audit(run.history())), "utility": utility / requests,
+                "percent_of_bound": 100 * utility / bound,
+                "rejected": requests - statuses[ANSWERED] - statuses[MISSED], "missed": statuses[MISSED],
             }
         )  # fmt: skip
     best = max(cell["utility"] for cell in made if cell["policy"] not in {"balanced", "saver"})
@@ -116,8 +118,18 @@ def cells(case: Case) -> tuple[list[dict[str, Any]], float]:
     return made, seconds
 
 
-def with_faults(case: Case) -> tuple[int, list[float]]:
-    """Run a case with all that may go wrong; give the requests and the fractions of all policies.
+def worst_fraction(findings: Sequence[Finding]) -> float:
+    """Give the fullest window or burst of a history that keeps all other promises. Raises `AssertionError`."""
+    within = next(finding for finding in findings if finding.invariant == "I4")
+    others = [violation for finding in findings if finding is not within for violation in finding.violations]
+    fraction = max(within.figures["worst_window_fraction"], within.figures["worst_burst_fraction"])
+    if others or bool(within.violations) != (fraction > 1 + EXACT):
+        raise AssertionError("; ".join([*others, *within.violations]))
+    return fraction
+
+
+def with_faults(case: Case) -> tuple[int, float]:
+    """Run a case with all that may go wrong; give the requests and the fullest window's fraction.
 
     Each second another of these policies: half the budget, all of it, a fifth of it over a shorter window, nothing, and
     with limited bursts. One device after the other fails for six seconds, and one is switched off for five, every
@@ -149,8 +161,7 @@ def with_faults(case: Case) -> tuple[int, list[float]]:
     run.at(round(case.seconds / 2 * NANO), run.kill_meter)
     arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
     run.run(arrivals.tolist(), rng)
-    history = run.history()
-    return len(arrivals), [*worst_windows(*history).values(), *worst_bursts(*history).values()]
+    return len(arrivals), worst_fraction(audit(run.history()))
 
 
 def evaluate(cases: Sequence[Case], processes: int) -> dict[str, Any]:
@@ -164,7 +175,7 @@ def evaluate(cases: Sequence[Case], processes: int) -> dict[str, Any]:
             seconds.append((len(traces.POINTS[made[0]["points"]]()[0]), worked_seconds))
         faults = list(faulty)
     fractions = [cell["worst_window_fraction"] for cell in results]
-    fractions += [fraction for _, found in faults for fraction in found]
+    fractions += [fraction for _, fraction in faults]
     most = max(points for points, _ in seconds)
     return {
         "cells": results,
@@ -191,6 +202,23 @@ HEADER = """\
 |--------|---------|------|------|------|--------|--------|----------|--------|----------|--------|-----------|"""
 
 
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """Show how the figures of `balanced` are spread over the cells, those where demand fits and the others."""
+    lines = [
+        "| balanced, in percent of | cells | least | "
+        + " | ".join(f"p{each}" for each in PERCENTILES[1:-1])
+        + " | most |",
+        "|---|---|---|" + "---|" * (len(PERCENTILES) - 1),
+    ]
+    for fits, where in ((True, "demand fits"), (False, "elsewhere")):
+        own = [cell for cell in results if cell["policy"] == "balanced" and cell["demand_fits"] is fits]
+        for key, name in (("percent_of_bound", "the bound"), ("percent_of_best_static", "the best static policy")):
+            figures = np.percentile([cell[key] for cell in own], PERCENTILES) if own else []
+            row = " | ".join(f"{figure:.2f}" for figure in figures)
+            lines.append(f"| {name}, {where} | {len(own)} | {row} |")
+    return "\n".join(lines)
+
+
 def plot(case: Case, path: Path) -> None:
     """Draw one run of `balanced`: power against budget, the points chosen, the requests refused."""
     import matplotlib as mpl
@@ -198,7 +226,8 @@ def plot(case: Case, path: Path) -> None:
 
     mpl.use("agg")
     run, _ = simulate(case, "balanced")
-    reigns, spending = run.history()
+    history = run.history()
+    reigns, spending = history.reigns, history.spending
     edges = np.arange(0.0, case.seconds + 1.0)
     middle = edges[1:]
     static_watts = reigns[0].static_watts
@@ -212,9 +241,9 @@ def plot(case: Case, path: Path) -> None:
     power.set(ylabel="power (W)", title=f"balanced, points {case.points}, trace {case.trace}, budget {case.budget}")
     names = [_name(point) for point in run.points]
     per_point = [
-        np.histogram([ended / NANO for ended, point in run.answered if point is each], edges)[0] for each in run.points
+        np.histogram([end.at / NANO for end in run.ends if end.point is each], edges)[0] for each in run.points
     ]
-    refused = np.histogram(np.array([*run.rejected, *run.missed]) / NANO, edges)[0]
+    refused = np.histogram([end.at / NANO for end in run.ends if end.point is None], edges)[0]
     chosen.stackplot(middle, *per_point, refused, labels=[*names, "refused or missed"], colors=_colours(len(names)))
     chosen.set(xlabel="time (s)", ylabel="requests per second")
     power.legend(loc="upper right")
@@ -254,6 +283,9 @@ def main() -> None:
         ],
         options.processes,
     )
+    print()
+    print(summary(result["cells"]))
+    print()
     print(f"decision_seconds_p50 {result['decision_seconds_p50']:.1e}  windows_over {result['windows_over']}  "
           f"requests_total {result['requests_total']}")  # fmt: skip
     if options.json:

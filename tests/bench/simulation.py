@@ -2,7 +2,8 @@
 
 What the dispatcher does with its event loop happens here in the same order: a request is decided, waits for the budget,
 queues at its device, runs, is settled, and whoever waits first is woken. Energies and times of a request vary around
-the means of its point; the budget is settled with what it took, and learns of it when it has ended.
+the means of its point; the budget is settled with what it took, and learns of it when it has ended. What happened is
+audited by the code that audits a journal.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daemon.audit import ANSWERED
 from daemon.budget import Budget, Limit, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
+from daemon.dispatcher import STATUS
+from daemon.errors import DeadlinePassed, NoCandidate, OverBudget, Overloaded, Unavailable
+from daemon.history import History, Requests, Session
 from daemon.lane import REST_NANOSECONDS
 from daemon.points import Point
 from daemon.router import Constraints, Dispatch, Router, Wait
@@ -32,6 +37,13 @@ SECONDS_SPREAD = 0.2
 SPREADS_LIMIT = 3.0
 # What a model adds to its figure once the meter is dead.
 MODEL_UNCERTAINTY = 0.25
+MISSED = STATUS[DeadlinePassed]
+REFUSED = {
+    "constraints": STATUS[NoCandidate],
+    "lost": STATUS[Unavailable],
+    "load": STATUS[Overloaded],
+    "budget": STATUS[OverBudget],
+}
 
 
 class Policy(NamedTuple):
@@ -46,15 +58,28 @@ class Policy(NamedTuple):
 class Request:
     """A request, and how far its energy and time are from the mean of any point, in spreads.
 
-    `turn` counts its waits, `worked_nanoseconds` what deciding and bookkeeping took by the real clock.
+    `reign` is that of its last dispatch, `turn` counts its waits, `worked_nanoseconds` is what deciding and bookkeeping
+    took by the real clock.
     """
 
+    number: int
     wanted: Constraints
     energy: float
     seconds: float
+    spent_nanojoules: int = 0
+    reign: int = 0
     tried: set[str] = field(default_factory=set)
     turn: int = 0
     worked_nanoseconds: int = 0
+
+
+class End(NamedTuple):
+    """How a request ended: its terminal status, when, and the point that answered it."""
+
+    request: Request
+    status: str
+    at: int
+    point: Point | None
 
 
 @dataclass(eq=False)
@@ -64,7 +89,6 @@ class Job:
     request: Request
     point: Point
     reservation: Reservation
-    reign: int
     expected_seconds: float
     started: int = 0
 
@@ -89,11 +113,7 @@ class Simulation:
     ) -> None:
         self.points = [replace(point) for point in points]
         self._meter_dead = False
-        # When requests ended: with an answer and its point, refused, or too late.
-        self.answered: list[tuple[int, Point]] = []
-        self.rejected: list[int] = []
-        self.missed: list[int] = []
-        self.worked_nanoseconds: list[int] = []
+        self.ends: list[End] = []
         self._now = 0
         self._watts = static_watts
         self._lanes = {device: Lane() for device in static_watts}
@@ -119,11 +139,11 @@ class Simulation:
         moments = list(arrivals)
         energies = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
         times = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
-        for moment, energy, seconds in zip(moments, energies, times, strict=True):
+        for number, (moment, energy, seconds) in enumerate(zip(moments, energies, times, strict=True), 1):
             while self._events and self._events[0][0] <= moment:
                 self._next()
             self._now = int(moment)
-            self._decide(Request(Constraints(self._now + DEADLINE_NANOSECONDS), energy, seconds))
+            self._decide(Request(number, Constraints(self._now + DEADLINE_NANOSECONDS), energy, seconds))
         while self._events:
             self._next()
 
@@ -161,15 +181,26 @@ class Simulation:
         self.budget.change_static(watts, self._now)
         self._begin_reign()
 
-    def history(self) -> tuple[list[Reign], Spending]:
-        """Give what the brute-force check needs."""
+    def history(self) -> History:
+        """Give what an audit looks at."""
         ends = [*(reign.began for reign in self._reigns[1:]), self._now]
         lasts = np.maximum.accumulate(self._last_end).tolist()
         reigns = [
             replace(reign, ended=max(end, last)) for reign, end, last in zip(self._reigns, ends, lasts, strict=True)
         ]
+        rows = [
+            (
+                end.request.number, end.at, end.request.wanted.deadline, sequence,
+                reigns[end.request.reign].limit_nanojoules, end.request.spent_nanojoules,
+            )
+            for sequence, end in enumerate(self.ends, 1)
+        ]  # fmt: skip
+        numbers, ended, deadlines, sequences, limits, nanojoules = np.array(rows, np.int64).reshape(-1, 6).T
+        statuses = np.array([end.status for end in self.ends], np.str_)
+        requests = Requests(numbers, np.ones_like(numbers), statuses, ended, deadlines, sequences, limits, nanojoules)
         columns = np.array(self._spent, np.int64).reshape(-1, 3)
-        return reigns, Spending(columns[:, 0], columns[:, 1], columns[:, 2])
+        spending = Spending(columns[:, 0], columns[:, 1], columns[:, 2])
+        return History([Session(1, ended=True)], reigns, requests, spending)
 
     def _begin_reign(self) -> None:
         limit = self.budget.limit
@@ -188,7 +219,7 @@ class Simulation:
     def _decide(self, request: Request) -> None:
         """Decide as the dispatcher does."""
         if self._now >= request.wanted.deadline:
-            self._end(request, self.missed)
+            self._end(request, MISSED)
             return
         points = [point for point in self.points if point.device not in request.tried] if request.tried else self.points
         began = perf_counter_ns()
@@ -196,17 +227,17 @@ class Simulation:
         request.worked_nanoseconds += perf_counter_ns() - began
         if isinstance(decision, Dispatch):
             point, reservation = decision
-            self._submit(Job(request, point, reservation, len(self._reigns) - 1, point.service_seconds))
+            request.reign = len(self._reigns) - 1
+            self._submit(Job(request, point, reservation, point.service_seconds))
         elif isinstance(decision, Wait):
             request.turn += 1
             self._waiting.append(request)
             self.at(decision.until, partial(self._end_wait, request, request.turn))
         else:
-            self._end(request, self.rejected)
+            self._end(request, REFUSED[decision.reason])
 
-    def _end(self, request: Request, ends: list[int]) -> None:
-        ends.append(self._now)
-        self.worked_nanoseconds.append(request.worked_nanoseconds)
+    def _end(self, request: Request, status: str, point: Point | None = None) -> None:
+        self.ends.append(End(request, status, self._now, point))
 
     def _end_wait(self, request: Request, turn: int) -> None:
         if request.turn == turn and request in self._waiting:
@@ -236,7 +267,7 @@ class Simulation:
         """Call a job off that is still queued at its deadline."""
         if job in lane.queue:
             self._call_off(lane, job)
-            self._end(job.request, self.missed)
+            self._end(job.request, MISSED)
             self._wake()
 
     def _call_off(self, lane: Lane, job: Job) -> None:
@@ -257,7 +288,8 @@ class Simulation:
         spent = upper if lane.broken else int(mean * (1 + spread * request.energy))
         known = min(round(mean * (1 + MODEL_UNCERTAINTY)), upper) if self._meter_dead and not lane.broken else spent
         self._spent.append((job.started, self._now, spent))
-        self._last_end[job.reign] = self._now
+        request.spent_nanojoules += spent
+        self._last_end[request.reign] = self._now
         began = perf_counter_ns()
         self.budget.settle(job.reservation, known, self._now)
         request.worked_nanoseconds += perf_counter_ns() - began
@@ -266,11 +298,10 @@ class Simulation:
             request.tried.add(point.device)
             self._decide(request)
         elif self._now > request.wanted.deadline:
-            self._end(request, self.missed)
+            self._end(request, MISSED)
         else:
             point.observe((self._now - job.started) / NANO)
-            self.answered.append((self._now, point))
-            self.worked_nanoseconds.append(request.worked_nanoseconds)
+            self._end(request, ANSWERED, point)
         if lane.queue and lane.running is None:
             self._start(lane)
         self._wake()

@@ -136,3 +136,12 @@ class Device(Protocol):
     def close(self) -> None:
         """Let go of the device. Closing twice is allowed."""
         ...
+
+
+def limit_seconds(time_limit_seconds: float, batch_limit: int, images: int, cost: Optional[Cost]) -> float:
+    """Tell how long a run may take before its device counts as hung.
+
+    The limit is for what the device takes at once, and never below four times what the run is expected to take.
+    """
+    expected = cost.seconds * images if cost else 0.0
+    return max(time_limit_seconds * -(-images // batch_limit), 4 * expected)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from hal.device import Device
 
 DRIVERS = ("cpu", "loihi-sim", "ncs2-sim")
+# Drivers of a vendor's library and the environment that holds it, of `hal.runtimes`: they run in a worker only.
+RUNTIMES: dict[str, str] = {}
 
 
 def open_device(driver: str, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> Device:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--no-skip`, for hosts that are meant to have everything that the tests need."""
+    """Add `--no-skip`, for hosts that have all that the tests need, and `--hardware`, for those with a device."""
     parser.addoption("--no-skip", action="store_true", help="count a skipped test as failed, unless marked needs_host")
+    parser.addoption("--hardware", default="", help="drivers whose devices are attached, such as loihi,ncs2")
 
 
 @pytest.hookimpl(wrapper=True)

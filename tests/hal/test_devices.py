@@ -22,20 +22,27 @@ from hal.open import DRIVERS, open_device
 from hal.simulation import occupy
 from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
+from tests.hal.ways import IN_PROCESS, IN_WORKER, open_way
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from hal.device import Device, Program
+
+    Opening = Callable[[str, str], Device]
 
 SHIPPED = Path(artifact.__file__).parents[1] / "models" / "zoo" / "digits" / "1"
 TIME_LIMIT_SECONDS = 0.5
 
 
-@pytest.fixture(scope="module", params=DRIVERS)
-def device(request: pytest.FixtureRequest) -> Device:
-    """Give a device of each driver."""
-    return open_device(request.param, "one", threads=1, core_watts=8.0, time_limit_seconds=TIME_LIMIT_SECONDS)
+@pytest.fixture(scope="module")
+def device(way: str) -> Iterator[Device]:
+    """Give a device of each driver, in this process and behind a worker."""
+    opened = open_way(way, "one", TIME_LIMIT_SECONDS)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +137,9 @@ def test_earlier_scores_stay(program: Program, resident: Artifact, images: NDArr
     assert np.array_equal(first.scores, kept)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_life(driver: str) -> None:
+def test_life(opening: Opening, way: str) -> None:
     """A device loads, unloads and loads again, and may be closed twice; static power never falls below nothing."""
-    opened = open_device(driver, "brief", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    opened = opening(way, "brief")
     resident = artifact.read(SHIPPED / opened.kind.value)
     idle = opened.static_watts()
     opened.load(resident)
@@ -147,37 +153,53 @@ def test_life(driver: str) -> None:
     assert opened.static_watts() == idle
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_wrong_kind(driver: str) -> None:
+def test_wrong_kind(opening: Opening, way: str) -> None:
     """An artifact of the other kind is refused by what it lacks."""
-    opened = open_device(driver, "picky", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    opened = opening(way, "picky")
     other = artifact.read(SHIPPED / ("dnn" if opened.kind is Kind.SNN else "snn"))
     with pytest.raises(ArtifactError, match=rf"digits/{other.variant}: .*(missing|needed)"):
         opened.load(other)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(
     "changes", [{"labels": ("no", "yes")}, {"input": TensorSpec("image", "uint8", (8, 9))}], ids=["labels", "input"]
 )
-def test_manifest_that_lies(driver: str, changes: dict[str, object]) -> None:
+def test_manifest_that_lies(opening: Opening, way: str, changes: dict[str, object]) -> None:
     """A network that is not what the manifest says is refused."""
-    opened = open_device(driver, "careful", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    opened = opening(way, "careful")
     honest = artifact.read(SHIPPED / opened.kind.value)
     lying = replace(honest, manifest=msgspec.structs.replace(honest.manifest, **changes))
     with pytest.raises(ArtifactError, match=r"the manifest says|scores for 2 labels"):
         opened.load(lying)
 
 
-@pytest.mark.parametrize("driver", ["cpu", "ncs2-sim"])
-def test_network_that_openvino_refuses(driver: str) -> None:
+@pytest.mark.parametrize("way", ["cpu", "ncs2-sim", "cpu in a worker"])
+def test_network_that_openvino_refuses(opening: Opening, way: str) -> None:
     """What OpenVINO cannot read is refused in one line, without its own exceptions."""
-    opened = open_device(driver, "careful", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    opened = opening(way, "careful")
     honest = artifact.read(SHIPPED / "dnn")
     broken = replace(honest, files={**honest.files, "model.xml": b"<net"})
     with pytest.raises(ArtifactError, match="OpenVINO refuses the network") as caught:
         opened.load(broken)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("driver", IN_PROCESS)
+def test_worker_gives_equal_bits(opening: Opening, driver: str, images: NDArray[np.uint8]) -> None:
+    """A device answers the same behind a worker as in process: scores, steps and what is modelled of it, to the bit."""
+    here, there = opening(driver, "twin"), opening(driver + IN_WORKER, "twin")
+    resident = artifact.read(SHIPPED / here.kind.value)
+    program, remote = here.load(resident), there.load(resident)
+    described = ("name", "driver", "simulated", "provenance", "boundary", "kind", "batch_limit")
+    assert [getattr(here, each) for each in described] == [getattr(there, each) for each in described]
+    assert (here.static_watts(), here.reopening()) == (there.static_watts(), there.reopening())
+    for steps, margin in _ways(resident):
+        local, distant = program(images, steps, margin), remote(images, steps, margin)
+        assert local.scores.tobytes() == distant.scores.tobytes()
+        assert local.steps == distant.steps
+        if here.simulated:
+            assert program.cost(steps, margin) == remote.cost(steps, margin)
+            assert (local.seconds, local.dynamic_joules) == (distant.seconds, distant.dynamic_joules)
 
 
 def test_unknown_driver() -> None:
@@ -219,10 +241,9 @@ def test_chip_is_full() -> None:
     assert chip.load(replace(first, digest="one more")).cost(4).seconds > 0
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_power(driver: str) -> None:
+def test_power(opening: Opening, way: str) -> None:
     """Where a device can be powered down it draws nothing and runs nothing then, and afterwards all is as before."""
-    opened = open_device(driver, "sleeper", threads=1, core_watts=8.0, time_limit_seconds=1.0)
+    opened = opening(way, "sleeper")
     resident = artifact.read(SHIPPED / opened.kind.value)
     program, images = opened.load(resident), np.zeros((1, 8, 8), np.uint8)
     point, reopening, watts = _ways(resident)[0], opened.reopening(), opened.static_watts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,19 @@ def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
         assert total == sum(answer.energy.dynamic_nanojoules for answer in answers) > 0
         await fleet.close()
         journal.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_loop_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device's thread yields to the event loop when both want the processor."""
+
+    async def scenario() -> None:
+        fleet = Fleet(_opening(monkeypatch, chip=Bench()), boot_nanoseconds)
+        await fleet.start([])
+        assert await fleet.lanes["chip"].call(lambda: os.sched_getscheduler(0)) == os.SCHED_BATCH
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        await fleet.close()
 
     asyncio.run(scenario())
 

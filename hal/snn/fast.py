@@ -18,8 +18,8 @@ pilotnet_lif and the 784-512-512-10 network `mnist`, both by Intel):
   16 at a time. A decay takes one multiplication where its product is known to fit into 32 bits, else two.
 - What vectors touch begins at a cache line: else additions take up to 1.6 times as long.
 
-Together 2.0 ms for pilotnet_lif and 0.053 ms for mnist (`python -m tests.bench.snn`). Sigma-delta neurons, and sums
-beyond 2^17, go step by step in 64 bits (`hal.snn.fast_graded`).
+Together 2.0 ms for pilotnet_lif and 0.053 ms for mnist (`python -m tests.bench.snn`). Sigma-delta neurons, and neurons
+that fire on sums beyond 2^17, go step by step in 64 bits (`hal.snn.fast_graded`).
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Sums up to here keep a current within one fold of 24 bits and every state within 32 bits.
 SUM_LIMIT = (1 << 17) - 1
+# Neurons that only sum have no current: what arrives in a step must fit into 32 bits, their values have 64.
+SUMMING_LIMIT = (1 << 31) - 1
 # What `plain` neurons may reach as a product, with room for its rounding.
 PRODUCT_LIMIT = (1 << 31) - (1 << 12)
 
@@ -193,13 +195,16 @@ class Tables:
         kinds = isinstance(layers[0].neuron, Lif) and all(
             isinstance(layer.neuron, (Lif, Accumulator)) for layer in layers
         )
-        bounds = [sum_bounds(layer.synapse) for layer in layers[1:] if layer.synapse is not None]
         biases = [int(np.abs(layer.bias).max()) for layer in layers if layer.bias is not None]
-        return (
-            kinds
-            and max(max(-lowest, highest) for lowest, highest in bounds) <= SUM_LIMIT
-            and max(biases, default=0) <= BIAS_LIMIT
-        )
+        return kinds and all(_sums_fit(layer) for layer in layers[1:]) and max(biases, default=0) <= BIAS_LIMIT
+
+
+def _sums_fit(layer: Layer) -> bool:
+    """Tell whether no sum that binary spikes can bring is too large for the layer's neurons."""
+    if layer.synapse is None:
+        return True
+    lowest, highest = sum_bounds(layer.synapse)
+    return max(-lowest, highest) <= (SUM_LIMIT if isinstance(layer.neuron, Lif) else SUMMING_LIMIT)
 
 
 def _voltage_bound(neuron: Lif, sums: tuple[int, int], bias: int) -> float:

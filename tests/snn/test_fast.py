@@ -71,6 +71,20 @@ def test_the_graded_loops_do_all_that_the_masks_do() -> None:
         check_agreement(case.network, case.bias, case.steps, engine)
 
 
+def test_scores_may_sum_many_inputs() -> None:
+    """Neurons that only sum take all that arrives, also over 1,024 steps, without the slower loops."""
+    weight = np.full((3, 6000), 255, np.int16)
+    weight[1], weight[2, ::2] = -256, 0
+    layers = (Layer("in", (6000, 1, 1), FIRES_OFTEN), Layer("out", (3, 1, 1), Accumulator(), Dense(weight)))
+    network = Network(Encoder(8.0, 0.0), layers)
+    assert Tables(network).fits()
+    bias = np.full((1, 6000, 1, 1), 65, np.int64)
+    check_agreement(network, bias, 20)
+    assert fast.compile_network(network).run(bias, 1024).scores.tolist() == [
+        [255 * 6000 * 1024, -256 * 6000 * 1024, 255 * 3000 * 1024]
+    ]
+
+
 @pytest.mark.parametrize("inputs", [100, 200, 500, 800])
 @pytest.mark.parametrize("neuron", [Lif(900), Lif(900, 3000, 200), Lif(131071, 4096, 0, reset="subtract")])
 def test_sums_of_any_size_agree(inputs: int, neuron: Lif) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 
 from daemon.dispatcher import STATUS
 from daemon.history import History
-from daemon.journal_store import LOST, RUNNING
+from daemon.journal_store import LOST, MAINTENANCE, RUNNING
 from daemon.windows import worst_bursts, worst_windows
 
 ANSWERED = "ok"
-TERMINAL = sorted({ANSWERED, "cancelled", LOST, *STATUS.values()})
+TERMINAL = sorted({ANSWERED, "cancelled", LOST, MAINTENANCE, *STATUS.values()})
 # Sums in floating point may be off by this much, relative to a limit.
 EXACT = 1e-9
 # Of many violations of one kind, this many are named.

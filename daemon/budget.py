@@ -85,11 +85,12 @@ class Budget:
         self._static_past.append((now, self.static_watts))
         self.static_watts = watts
 
-    def static_fits(self, watts: float, now: int) -> bool:
-        """Tell whether static power may become `watts` now without a window over the limit."""
-        burst = self._limit.burst_nanojoules
-        more = math.ceil((watts - self.static_watts) * self._limit.window_nanoseconds)
-        return (burst is None or watts <= self._limit.burst_watts) and more <= self._window_room(now)
+    def static_fits(self, watts: float, now: int, nanojoules: int = 0) -> bool:
+        """Tell whether static power may become `watts` now, and `nanojoules` be reserved, within the limit."""
+        limit = self._limit
+        more = nanojoules + math.ceil((watts - self.static_watts) * limit.window_nanoseconds)
+        bursts = limit.burst_nanojoules is None or (watts <= limit.burst_watts and nanojoules <= self._burst_room(now))
+        return bursts and more <= self._window_room(now)
 
     def _static_held(self, now: int) -> int:
         """Bound the static energy of any window that holds now: what was drawn, but nothing below what is drawn now.
@@ -125,10 +126,11 @@ class Budget:
     def room_nanojoules(self, now: int) -> int:
         """Give what may be reserved now; negative after a cut."""
         room = self._window_room(now)
-        burst = self._limit.burst_nanojoules
-        if burst is None:
-            return room
-        return min(room, burst - self.reserved_nanojoules - math.ceil(self._filled_nanojoules(now)))
+        return room if self._limit.burst_nanojoules is None else min(room, self._burst_room(now))
+
+    def _burst_room(self, now: int) -> int:
+        burst = self._limit.burst_nanojoules or 0
+        return burst - self.reserved_nanojoules - math.ceil(self._filled_nanojoules(now))
 
     def steady_watts(self, now: int) -> float:
         """Give the largest power that could be spent steadily from now on, static power left out.
@@ -153,6 +155,11 @@ class Budget:
         """Set an upper bound aside, or give None where it does not fit."""
         if nanojoules > self.room_nanojoules(now):
             return None
+        self.reserved_nanojoules += nanojoules
+        return Reservation(nanojoules)
+
+    def claim(self, nanojoules: int) -> Reservation:
+        """Set an upper bound aside whether or not it fits: until it does, there is no room for anything else."""
         self.reserved_nanojoules += nanojoules
         return Reservation(nanojoules)
 

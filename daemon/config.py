@@ -52,7 +52,7 @@ class DeviceConfig(Section, frozen=True):
 
 
 class PolicyConfig(Section, frozen=True):
-    """`[policy.NAME]`: a strategy, a budget and constraints.
+    """`[policy.NAME]`: a strategy, a budget, constraints, and the devices that may be powered down when idle.
 
     Where `burst_joules` is given, any stretch of time may hold at most that and `burst_watts` times its length.
     """
@@ -64,6 +64,7 @@ class PolicyConfig(Section, frozen=True):
     pin: str = ""
     burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    power_down: tuple[str, ...] = ()
 
     @property
     def limit_joules(self) -> float:
@@ -142,17 +143,24 @@ def _check(config: Config) -> None:
         if device.driver not in DRIVERS:
             raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{near(device.driver, DRIVERS)}")
     for name, policy in config.policy.items():
-        if policy.strategy not in STRATEGIES:
-            raise ValueError(f"policy.{name}.strategy: unknown {policy.strategy!r}{near(policy.strategy, STRATEGIES)}")
-        if (policy.burst_joules > 0) != (policy.burst_watts > 0):
-            raise ValueError(f"policy.{name}.burst_joules: it takes burst_watts above 0, and these take it")
-        pins = ["snn", "dnn", *config.device]
-        if policy.strategy == "pin" and policy.pin not in pins:
-            raise ValueError(
-                f"policy.{name}.pin: {policy.pin!r} is neither snn, dnn nor a device{near(policy.pin, pins)}"
-            )
-        if policy.strategy != "pin" and policy.pin:
-            raise ValueError(f"policy.{name}.pin: only strategy 'pin' takes it, the strategy is {policy.strategy!r}")
+        _check_policy(f"policy.{name}", policy, list(config.device))
+
+
+def _check_policy(key: str, policy: PolicyConfig, devices: list[str]) -> None:
+    if policy.strategy not in STRATEGIES:
+        raise ValueError(f"{key}.strategy: unknown {policy.strategy!r}{near(policy.strategy, STRATEGIES)}")
+    if (policy.burst_joules > 0) != (policy.burst_watts > 0):
+        raise ValueError(f"{key}.burst_joules: it takes burst_watts above 0, and these take it")
+    pins = ["snn", "dnn", *devices]
+    if policy.strategy == "pin" and policy.pin not in pins:
+        raise ValueError(f"{key}.pin: {policy.pin!r} is neither snn, dnn nor a device{near(policy.pin, pins)}")
+    if policy.strategy != "pin" and policy.pin:
+        raise ValueError(f"{key}.pin: only strategy 'pin' takes it, the strategy is {policy.strategy!r}")
+    for device in policy.power_down:
+        if device not in devices:
+            raise ValueError(f"{key}.power_down: no such device {device!r}{near(device, devices)}")
+    if policy.pin in policy.power_down:
+        raise ValueError(f"{key}.power_down: {policy.pin!r} is what the policy is pinned to")
 
 
 def near(word: str, known: Iterable[str]) -> str:

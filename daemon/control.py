@@ -55,6 +55,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
         points = [point for versions in fleet.models.values() for model in versions.values() for point in model.points]
         reply = pb.DevicesReply()
         for lane in fleet.lanes.values():
+            supply = self._dispatcher.power.supplies[lane.name]
             programs = {
                 f"{point.model}/{point.version}/{point.variant}" for point in points if point.device == lane.name
             }
@@ -67,6 +68,8 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 queued=lane.queued,
                 programs=sorted(programs),
                 detail=str(lane.failure) if lane.failure else "",
+                power=supply.state.value,
+                break_even_seconds=supply.break_even_nanoseconds / NANO if supply.reopening else 0.0,
             )
         return reply
 
@@ -90,6 +93,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 min_accuracy=policy.min_accuracy,
                 pin=policy.pin,
                 in_force=name == self._dispatcher.router.name,
+                power_down=policy.power_down,
             )
         return reply
 

@@ -16,7 +16,6 @@ from daemon.errors import (
     NotFound,
     OverBudget,
     Overloaded,
-    PolicyRefused,
     RequestError,
     Unavailable,
 )
@@ -25,7 +24,10 @@ from daemon.journal import Journal, Record
 from daemon.lane import Job, Outcome
 from daemon.ledger import Energy, provisional
 from daemon.points import Point
+from daemon.policies import check
+from daemon.power import Power, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
+from daemon.switchboard import STEP_SECONDS, Switchboard
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
 
@@ -102,16 +104,21 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._flying: dict[Job, _Flight] = {}
-        for name in policies:
-            self._check_limit(name)
+        supplies = [
+            Supply(lane.name, lane.static_watts, lane.reopening, since=clock()) for lane in fleet.lanes.values()
+        ]
         policy = policies[start]
         longest = max(round(each.window_seconds * NANO) for each in policies.values())
         limit = _limit(policy)
         self.budget = Budget(limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
-        self.router = Router(start, policy, self.budget, fleet.load_seconds)
+        self.power = Power(self.budget, supplies)
+        for name, each in policies.items():
+            self._check(name, each)
+        self.router = Router(start, policy, self.budget, fleet.load_seconds, self.power)
+        self.switchboard = Switchboard(self.power, fleet, journal, self, clock, unix)
         for lane in fleet.lanes.values():
             lane.landed = self._landed
-        self._reign = journal.reign(start, limit, fleet.static_watts, clock())
+        self.reign = journal.reign(start, limit, fleet.static_watts, clock())
 
     def seed(self, spent: list[tuple[int, int]]) -> None:
         """Enter what was spent before this daemon started, as (end, nanojoules), oldest first."""
@@ -121,28 +128,40 @@ class Dispatcher:
     def set_policy(self, name: str) -> str:
         """Put another policy in force at once, on the ledger as it stands; give the name of the one before.
 
-        What is queued and not yet running is taken back and decided again. Raises `NotFound`.
+        What is queued and not yet running is taken back and decided again. Raises `NotFound`, or `PolicyRefused` where
+        the host cannot keep the policy any more.
         """
         if name not in self.policies:
             raise NotFound(f"no policy {name!r}; known are {', '.join(self.policies)}")
         previous, policy = self.router.name, self.policies[name]
+        self._check(name, policy)
         self.router.name, self.router.policy = name, policy
         self.budget.limit = _limit(policy)
-        self._reign = self._journal.reign(name, self.budget.limit, self.budget.static_watts, self._clock())
+        self.static_changed()
         for job in list(self._flying):
             self._recall(job)
+        self.switchboard.step(policy)
         for turn in self._waiting:
             _set(turn)
         return previous
 
-    def _check_limit(self, name: str) -> None:
-        """Refuse a limit that static power alone breaks; zero means to serve nothing."""
-        watts, static = self.policies[name].budget_watts, self.fleet.static_watts
-        if 0 < watts < static:
-            raise PolicyRefused(f"policy.{name}.budget_watts: {watts} is below the static power of {static:.3f} W")
-        watts = self.policies[name].burst_watts
-        if 0 < watts < static:
-            raise PolicyRefused(f"policy.{name}.burst_watts: {watts} is below the static power of {static:.3f} W")
+    def _check(self, name: str, policy: PolicyConfig) -> None:
+        """Refuse a policy that this host cannot keep; what a device could do that is not there nobody knows."""
+        check(name, policy, self.power.supplies.values(), self.fleet.points() if self.fleet.complete else [])
+
+    def static_changed(self) -> None:
+        """Begin another reign: the policy or static power has changed."""
+        self.reign = self._journal.reign(self.router.name, self.budget.limit, self.fleet.static_watts, self._clock())
+
+    def settled(self) -> None:
+        """Let those who wait look again: the budget has settled something."""
+        self._wake()
+
+    async def watch_power(self) -> None:
+        """Power idle devices down and others up, for ever."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            self.switchboard.step(self.router.policy)
 
     async def classify(self, points: list[Point], images: NDArray[np.generic], wanted: Constraints) -> Answer:
         """Answer a checked request for a model of these points. Raises a `RequestError`.
@@ -171,13 +190,15 @@ class Dispatcher:
     ) -> Answer:
         tried: set[str] = set()
         while True:
-            flight.policy, flight.reign = self.router.name, self._reign
+            flight.policy, flight.reign = self.router.name, self.reign
             now = self._clock()
             if now >= wanted.deadline:
                 raise DeadlinePassed
             candidates = [point for point in points if point.device not in tried] if tried else points
             decision = self.router.decide(candidates, wanted, now)
             if isinstance(decision, Dispatch):
+                if self.power.switches:
+                    self.switchboard.carry_out()
                 self._pass_on(flight)
                 try:
                     return await self._fly(flight, decision, images, wanted.deadline, now)
@@ -188,13 +209,18 @@ class Dispatcher:
             elif isinstance(decision, Wait):
                 await self._wait(flight, decision.until, now)
             else:
-                raise self._refusal(decision, bool(tried))
+                raise self._refusal(decision, flight.waited, bool(tried))
 
-    def _refusal(self, refuse: Refuse, failed_over: bool) -> RequestError:
+    def _refusal(self, refuse: Refuse, waited: bool, failed_over: bool) -> RequestError:
+        """Say why; a deadline of which waiting or a failed attempt took its part might be met the next time."""
+        if refuse.reason == "deadline" and not (waited or failed_over):
+            return NoCandidate(
+                f"no operating point answers within the deadline: the quickest needs {refuse.needed_seconds:.3g} s"
+            )
         retry_seconds = max(refuse.retry_nanoseconds / NANO, 1e-3)
         if refuse.reason == "budget":
             return OverBudget(self.router.name, retry_seconds)
-        if refuse.reason == "load":
+        if refuse.reason in {"load", "deadline"}:
             return Overloaded(retry_seconds)
         if refuse.reason == "lost" or failed_over:
             return Unavailable("every device that could serve the request is lost")

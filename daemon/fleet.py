@@ -11,7 +11,7 @@ from daemon.clock import Clock
 from daemon.config import DeviceConfig
 from daemon.errors import NotFound
 from daemon.lane import Lane
-from daemon.points import Model, points_of
+from daemon.points import Model, Point, points_of
 from hal.artifact import Artifact
 from hal.errors import HalError
 
@@ -26,6 +26,8 @@ class Fleet:
         self.lanes = {name: Lane(name, config, clock, loop) for name, config in devices.items()}
         self.models: dict[str, dict[str, Model]] = {}
         self._calibration = calibration
+        # Whether every artifact is on every device that it is meant for.
+        self.complete = True
 
     @property
     def static_watts(self) -> float:
@@ -47,6 +49,10 @@ class Fleet:
             raise NotFound(f"model {name!r} has no version {version[:16]!r}; known are {', '.join(versions)}")
         return versions[version]
 
+    def points(self) -> list[Point]:
+        """List the operating points of all models."""
+        return [point for versions in self.models.values() for model in versions.values() for point in model.points]
+
     async def start(self, artifacts: list[Artifact]) -> None:
         """Open every device and load every artifact on every device of its kind."""
         for artifact in artifacts:
@@ -60,6 +66,9 @@ class Fleet:
                 await self._load(lane, artifact)
             if lane.device is not None:
                 lane.static_watts = self._calibration.static_watts(lane.name, lane.device.static_watts())
+                lane.reopening = lane.device.reopening()
+        problems = any(model.problems for versions in self.models.values() for model in versions.values())
+        self.complete = not problems and all(lane.device for lane in self.lanes.values())
 
     async def _load(self, lane: Lane, artifact: Artifact) -> None:
         device, model = lane.device, self.models[artifact.model][artifact.version]

@@ -47,6 +47,8 @@ ALTER TABLE requests ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
 RUNNING = "running"
 # What a running request becomes when the daemon that ran it has died: it may have spent all that was reserved.
 LOST = "lost"
+# The record of a device that was powered up.
+MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from daemon.budget import Reservation
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
 from daemon.points import Point
-from hal.device import Device, Inference
+from hal.device import Cost, Device, Inference
 from hal.errors import DeviceUnavailable, HalError, Reason
 from hal.open import open_device
 
@@ -75,6 +75,7 @@ class Lane:
         self.device: Device | None = None
         self.failure: HalError | None = None
         self.static_watts = 0.0
+        self.reopening: Cost | None = None
         self.queued = 0
         self.backlog_seconds = 0.0
         self._clock = clock
@@ -107,8 +108,8 @@ class Lane:
             images += len(task.images)
         return batch
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run a function on the device's thread, behind what is queued."""
+    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a function on the device's thread, behind what is queued and before what is queued later."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def task() -> None:
@@ -120,7 +121,7 @@ class Lane:
                 self._loop.call_soon_threadsafe(future.set_result, result)
 
         self._tasks.put(task)
-        return await future
+        return future
 
     async def open(self) -> None:
         """Open the device; a failure is kept and told, and keeps no other device from serving."""
@@ -160,10 +161,8 @@ class Lane:
         batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         try:
             outcome: Outcome = point.program(batch, point.steps, point.margin)
-        except DeviceUnavailable as error:
-            outcome = error
         except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
-            outcome = DeviceUnavailable(self.name, Reason.FAILED, f"{type(error).__name__}: {error}")
+            outcome = unavailable(self.name, error)
         self._loop.call_soon_threadsafe(self._finish, timely, outcome, self._clock())
 
     def _finish(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
@@ -171,13 +170,17 @@ class Lane:
             self.failure = None
             jobs[0].point.observe((ended - jobs[0].started) / NANO / len(outcome.scores))
         elif outcome is not None:
-            self.failure = outcome
-            self._rests_until = ended + REST_NANOSECONDS
-            log.error("device failed", device=self.name, reason=outcome.reason.value, detail=outcome.detail)
+            self.fail(outcome, ended)
         for job in jobs:
             job.ended = ended
             self._leave(job)
         self.landed(jobs, outcome)
+
+    def fail(self, failure: DeviceUnavailable, at: int) -> None:
+        """Leave the device alone for a while, since it failed."""
+        self.failure = failure
+        self._rests_until = at + REST_NANOSECONDS
+        log.error("device failed", device=self.name, reason=failure.reason.value, detail=failure.detail)
 
     def call_off(self, job: Job) -> bool:
         """Take a job out of the queue, or tell that it already runs."""
@@ -211,3 +214,10 @@ def _yield_to_the_loop() -> None:
     """
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def unavailable(device: str, error: BaseException) -> DeviceUnavailable:
+    """Turn whatever a driver raised into the device's failure."""
+    if isinstance(error, DeviceUnavailable):
+        return error
+    return DeviceUnavailable(device, Reason.FAILED, f"{type(error).__name__}: {error}")

@@ -39,7 +39,7 @@ class Point:
     journal_id: int = 0
 
     def observe(self, seconds: float) -> None:
-        """Learn from a run that took `seconds` per image."""
+        """Learn that a run takes `seconds` per image."""
         self.service_seconds += LEARNING_RATE * (seconds - self.service_seconds)
 
 

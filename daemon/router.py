@@ -13,6 +13,7 @@ from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
+from daemon.power import Power
 from daemon.price import Demand
 
 
@@ -39,10 +40,14 @@ class Wait(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """The request cannot be served. `reason` is constraints, lost, load or budget."""
+    """The request cannot be served. `reason` is constraints, lost, deadline, load or budget.
+
+    For `deadline`, `needed_seconds` tells what the quickest operating point needs when nothing is before it.
+    """
 
     reason: str
     retry_nanoseconds: int = 0
+    needed_seconds: float = 0.0
 
 
 Decision = Dispatch | Wait | Refuse
@@ -53,11 +58,13 @@ Load = Callable[[str], float | None]
 class Router:
     """The policy in force, the budget, and the decision for each request."""
 
-    def __init__(self, name: str, policy: PolicyConfig, budget: Budget, load: Load) -> None:
+    def __init__(self, name: str, policy: PolicyConfig, budget: Budget, load: Load, power: Power | None = None) -> None:
+        """Begin with a policy. Without `power`, all devices are always on."""
         self.name = name
         self.policy = policy
         self.budget = budget
         self._load = load
+        self._power = power or Power(budget)
         self._demand = Demand()
 
     def decide(self, points: Sequence[Point], wanted: Constraints, now: int) -> Decision:
@@ -71,25 +78,43 @@ class Router:
         allowed = [point for point in points if self._allows(point, wanted)]
         if not allowed:
             return Refuse("constraints")
+        power, images = self._power, wanted.images
         loads = {point.device: self._load(point.device) for point in allowed}
         living = [point for point in allowed if loads[point.device] is not None]
         if not living:
             return Refuse("lost")
-        backlogs = [(point, (loads[point.device] or 0.0) + point.service_seconds * wanted.images) for point in living]
+        waits = {device: load for device, load in loads.items() if load is not None}
+        if power.unready:
+            waits = {device: load + power.delay_seconds(device, now) for device, load in waits.items()}
         left = (wanted.deadline - now) / NANO
-        timely = [point for point, seconds in backlogs if seconds <= left]
+        timely = [point for point in living if waits[point.device] + point.service_seconds * images <= left]
+        if power.unready:
+            order = self._order_with_down(timely, living, waits, wanted, now)
+        else:
+            order = self._order(timely, waits, images, now)
         if not timely:
-            return Refuse("load", round((min(seconds for _, seconds in backlogs) - left) * NANO))
-        for point in self._order(timely, wanted.images, now):
-            reservation = self.budget.reserve(point.upper_nanojoules * wanted.images, now)
+            return _too_late(living, waits, images, left)
+        for point in order:
+            reservation = power.reserve(point.device, point.upper_nanojoules * images, now)
             if reservation is not None:
+                power.chosen(point.device, now)
                 self._count(living, wanted, now)
                 return Dispatch(point, reservation)
-        cheapest = min(timely, key=lambda point: point.upper_nanojoules)
-        frees = self.budget.frees_at(cheapest.upper_nanojoules * wanted.images, now)
-        if frees is None:
+        return self._without_room(timely, living, wanted, now)
+
+    def _without_room(self, timely: list[Point], living: list[Point], wanted: Constraints, now: int) -> Decision:
+        """Wait for the budget where the deadline allows it, or refuse and say when to retry."""
+        power, images = self._power, wanted.images
+
+        def needed(point: Point) -> int:
+            return point.upper_nanojoules * images + power.opening_nanojoules(point.device)
+
+        cheapest = min(timely, key=needed)
+        frees = self.budget.frees_at(needed(cheapest), now)
+        if frees is None or frees <= now:
             return Refuse("budget", self.budget.limit.window_nanoseconds)
-        if frees + round(cheapest.service_seconds * NANO) * wanted.images <= wanted.deadline:
+        seconds = power.delay_seconds(cheapest.device, now) + cheapest.service_seconds * images
+        if frees + round(seconds * NANO) <= wanted.deadline:
             return Wait(frees)
         self._count(living, wanted, now)
         return Refuse("budget", frees - now)
@@ -107,16 +132,65 @@ class Router:
             return False
         return policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)
 
-    def _order(self, points: list[Point], images: int, now: int) -> list[Point]:
+    def _order(
+        self, points: list[Point], waits: dict[str, float], images: int, now: int, rise_watts: float = 0.0
+    ) -> list[Point]:
+        """Order points by the strategy, as if static power were higher by `rise_watts`."""
         strategy = self.policy.strategy
         if strategy == "saver":
-            return sorted(points, key=lambda point: (point.dynamic_nanojoules, -point.accuracy))
+            # What may be powered down stays down as long as anything else will do.
+            spared = self.policy.power_down
+            return sorted(points, key=lambda point: (point.device in spared, point.dynamic_nanojoules, -point.accuracy))
         if strategy == "latency":
-            return sorted(points, key=lambda point: (self._load(point.device) or 0.0) + point.service_seconds * images)
+            return sorted(points, key=lambda point: waits[point.device] + point.service_seconds * images)
         if strategy == "balanced":
-            price = self._demand.price(self.budget.steady_watts(now), now)
+            price = self._demand.price(self.budget.steady_watts(now) - rise_watts, now)
             return sorted(
                 points,
                 key=lambda point: (price * point.dynamic_nanojoules - point.accuracy, point.dynamic_nanojoules),
             )
         return sorted(points, key=lambda point: (-point.accuracy, point.dynamic_nanojoules))
+
+    def _order_with_down(
+        self, timely: list[Point], living: list[Point], waits: dict[str, float], wanted: Constraints, now: int
+    ) -> list[Point]:
+        """Order points while devices are down: theirs come last, but for one that were first if its device were on.
+
+        Where its device cannot be on in time, it is noted that the request wanted it.
+        """
+        power, images = self._power, wanted.images
+        down = [point for point in timely if power.is_down(point.device)]
+        up = [point for point in timely if not power.is_down(point.device)]
+        order = [*self._order(up, waits, images, now), *self._order(down, waits, images, now)]
+        ready = {device: wait - power.opening_seconds(device) for device, wait in waits.items()}
+        left = (wanted.deadline - now) / NANO
+        able = [
+            point for point in living
+            if power.is_down(point.device) and ready[point.device] + point.service_seconds * images <= left
+        ]  # fmt: skip
+        if not able:
+            return order
+        rise_watts = power.rise_watts({point.device for point in able})
+        first = self._order([*up, *able], ready, images, now, rise_watts)[0]
+        if not power.is_down(first.device):
+            return order
+        if first in down:
+            return [first, *(point for point in order if point is not first)]
+        power.want(first.device, now)
+        return order
+
+
+def _too_late(living: list[Point], waits: dict[str, float], images: int, left: float) -> Refuse:
+    """Refuse what no operating point can answer in time.
+
+    What even an idle device cannot do is not worth a retry. A service time learned in a bad moment is forgotten bit by
+    bit, or an idle device to which it lets nothing through would never be tried again.
+    """
+    needed = min(point.seconds * images for point in living)
+    if needed > left:
+        return Refuse("deadline", round((needed - left) * NANO), needed)
+    soonest = min(waits[point.device] + point.service_seconds * images for point in living)
+    for point in living:
+        if waits[point.device] == 0.0:
+            point.observe(point.seconds)
+    return Refuse("load", round((soonest - left) * NANO))

@@ -109,6 +109,8 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
     async with AsyncExitStack() as stack:
         stack.enter_context(own(places.runtime))
         dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
+        watching = asyncio.create_task(dispatcher.watch_power())
+        stack.callback(watching.cancel)
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
@@ -156,6 +158,7 @@ async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[t
         fleet = Fleet(config.device, clock, calibrated)
         try:
             await fleet.start(repository.artifacts)
+            fleet.complete = fleet.complete and not repository.refused
             for versions in fleet.models.values():
                 for model in versions.values():
                     for point in model.points:

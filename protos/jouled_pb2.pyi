@@ -159,7 +159,7 @@ class DevicesReply(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ...) -> None: ...
 
 class DeviceState(_message.Message):
-    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail")
+    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,8 @@ class DeviceState(_message.Message):
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     PROGRAMS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    POWER_FIELD_NUMBER: _ClassVar[int]
+    BREAK_EVEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     driver: str
     simulated: bool
@@ -176,7 +178,9 @@ class DeviceState(_message.Message):
     queued: int
     programs: _containers.RepeatedScalarFieldContainer[str]
     detail: str
-    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ...) -> None: ...
+    power: str
+    break_even_seconds: float
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ...) -> None: ...
 
 class ModelsRequest(_message.Message):
     __slots__ = ()
@@ -235,7 +239,7 @@ class PoliciesReply(_message.Message):
     def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("name", "strategy", "budget_watts", "window_seconds", "min_accuracy", "pin", "in_force")
+    __slots__ = ("name", "strategy", "budget_watts", "window_seconds", "min_accuracy", "pin", "in_force", "power_down")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     BUDGET_WATTS_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +247,7 @@ class Policy(_message.Message):
     MIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     IN_FORCE_FIELD_NUMBER: _ClassVar[int]
+    POWER_DOWN_FIELD_NUMBER: _ClassVar[int]
     name: str
     strategy: str
     budget_watts: float
@@ -250,7 +255,8 @@ class Policy(_message.Message):
     min_accuracy: float
     pin: str
     in_force: bool
-    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[str] = ..., budget_watts: _Optional[float] = ..., window_seconds: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., pin: _Optional[str] = ..., in_force: _Optional[bool] = ...) -> None: ...
+    power_down: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., strategy: _Optional[str] = ..., budget_watts: _Optional[float] = ..., window_seconds: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., pin: _Optional[str] = ..., in_force: _Optional[bool] = ..., power_down: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SetPolicyRequest(_message.Message):
     __slots__ = ("name",)

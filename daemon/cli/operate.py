@@ -51,12 +51,12 @@ def devices(runtime: Runtime = None, json: AsJson = False) -> None:
         return
     rows = [
         (
-            device.name, device.driver, "simulated" if device.simulated else "real", device.health,
+            device.name, device.driver, "simulated" if device.simulated else "real", device.health, device.power,
             f"{device.static_watts:.3f}", device.queued, ", ".join(device.programs), device.detail,
         )
         for device in reply.devices
     ]  # fmt: skip
-    columns = ("device", "driver", "kind", "health", "static [W]", "queued [1]", "programs", "detail")
+    columns = ("device", "driver", "kind", "health", "power", "static [W]", "queued [1]", "programs", "detail")
     print_table("devices", columns, rows)
 
 
@@ -105,11 +105,11 @@ def _print_policies(policies: list[pb.Policy], json: bool) -> None:
     rows = [
         (
             "*" if each.in_force else "", each.name, each.strategy, f"{each.budget_watts:g}",
-            f"{each.window_seconds:g}", f"{each.min_accuracy:g}", each.pin,
+            f"{each.window_seconds:g}", f"{each.min_accuracy:g}", each.pin, ", ".join(each.power_down),
         )
         for each in policies
     ]  # fmt: skip
-    columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy [1]", "pin")
+    columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy [1]", "pin", "may be off")
     print_table("policies", columns, rows)
 
 

@@ -85,7 +85,7 @@ def test_devices(jouled: Jouled) -> None:
     assert said.status == 0
     (line,) = [line for line in said.out.splitlines() if "ncs2-sim" in line]
     assert [cell.strip() for cell in line.strip("│").split("│")] == [
-        "ncs2-sim", "ncs2-sim", "simulated", "up", "0.496", "0", "digits/1/dnn", "",
+        "ncs2-sim", "ncs2-sim", "simulated", "up", "on", "0.496", "0", "digits/1/dnn", "",
     ]  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_policy_list(jouled: Jouled) -> None:
     (marked,) = [line for line in said.out.splitlines() if "*" in line]
     assert "accurate" in marked
     (frugal,) = [line for line in said.out.splitlines() if "frugal" in line]
-    assert [cell.strip() for cell in frugal.strip("│").split("│")] == ["", "frugal", "saver", "50", "5", "0.9", ""]
+    assert [cell.strip() for cell in frugal.strip("│").split("│")] == ["", "frugal", "saver", "50", "5", "0.9", "", ""]
 
 
 def test_policy_list_as_json(jouled: Jouled) -> None:

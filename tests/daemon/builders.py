@@ -21,6 +21,7 @@ from daemon.points import Point
 from daemon.router import Constraints
 from hal.artifact import Artifact, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Boundary, Cost, Inference, Kind, Provenance
+from hal.errors import DeviceUnavailable, Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -144,6 +145,8 @@ class Bench:
         assert self.gate.wait(30)
         self.batches.append(len(images))
         self.during()
+        if not self.on:
+            raise DeviceUnavailable(self.name, Reason.LOST, "it is powered down")
         if self.failures:
             raise self.failures.pop(0)
         scores = np.repeat(images.reshape(len(images), -1)[:, :1], 2, axis=1).astype(np.float32)

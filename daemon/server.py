@@ -22,7 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from daemon import calibration
+from daemon import calibration, oip
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config
@@ -30,13 +30,11 @@ from daemon.control import Control
 from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
 from daemon.journal import Journal
-from daemon.oip import OpenInference
 from daemon.repository import SHIPPED, scan
-from protos import jouled_pb2, jouled_pb2_grpc, open_inference_pb2, open_inference_pb2_grpc
+from protos import jouled_pb2, jouled_pb2_grpc
 
 CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
-OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
 # overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
@@ -114,10 +112,8 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInference(dispatcher, config.server, clock), inference
-        )
-        await _offer(inference, statuses, [CLASSIFIER, OPEN_INFERENCE])
+        oip.add_to_server(oip.OpenInference(dispatcher, config.server, clock), inference)
+        await _offer(inference, statuses, [CLASSIFIER, oip.SERVICE])
         operator = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
         await _offer(operator, statuses, [CONTROL])

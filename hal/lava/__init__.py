@@ -1,0 +1,1 @@
+"""What drives Intel's Lava: the only files that import it."""

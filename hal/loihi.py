@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hal.artifact import Artifact
     from hal.lava.network import Resident
 
-# The vendor states no accuracy of its probes; boards of one kind differ by about this much.
+# Assumed: the vendor publishes no accuracy of its probes.
 PROBE_RELATIVE_UNCERTAINTY = 0.1
 
 

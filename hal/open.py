@@ -8,17 +8,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hal.device import Device
 
-DRIVERS = ("cpu", "loihi-sim", "ncs2-sim")
+DRIVERS = ("cpu", "loihi", "loihi-lava", "loihi-sim", "ncs2-sim")
 # Drivers of a vendor's library and the environment that holds it, of `hal.runtimes`: they run in a worker only.
-RUNTIMES: dict[str, str] = {}
+RUNTIMES: dict[str, str] = {"loihi": "loihi", "loihi-lava": "loihi"}
 
 
-def open_device(driver: str, name: str, *, threads: int, core_watts: float, time_limit_seconds: float) -> Device:
+def open_device(
+    driver: str,
+    name: str,
+    *,
+    threads: int,
+    core_watts: float,
+    time_limit_seconds: float,
+    partition: str = "",
+    board: str = "",
+) -> Device:
     """Open the device `name` with `driver`, one of `DRIVERS`.
 
     `threads` is for drivers that compute on the host; `core_watts` prices a second of a host core and
-    `time_limit_seconds` bounds a run, both for `cpu`. Raises `ValueError` for an unknown driver, `DeviceUnavailable`
-    when the hardware or its runtime is not there.
+    `time_limit_seconds` bounds a run, both for `cpu`; `partition` and `board` choose a Loihi board. Raises `ValueError`
+    for an unknown driver, `DeviceUnavailable` when the hardware or its runtime is not there.
     """
     if driver == "cpu":
         from hal.cpu import Cpu
@@ -32,6 +41,10 @@ def open_device(driver: str, name: str, *, threads: int, core_watts: float, time
         from hal.loihi_sim import LoihiSim
 
         return LoihiSim(name)
+    if driver in ("loihi", "loihi-lava"):
+        from hal.loihi import Loihi
+
+        return Loihi(name, silicon=driver == "loihi", partition=partition, board=board)
     near = difflib.get_close_matches(driver, DRIVERS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known drivers are {', '.join(DRIVERS)}"
     raise ValueError(f"unknown driver {driver!r}; {hint}")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hal.runtimes import RUNTIMES, default_directory
-
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -67,22 +65,3 @@ def _folder(variable: str) -> Path:
     if not folder.is_dir():
         pytest.fail(f"{variable} names {value}, which is not a folder")
     return folder
-
-
-@pytest.fixture(scope="session")
-def loihi_python() -> Path:
-    """Give the interpreter that has Lava; the test skips where its runtime is not installed."""
-    return _interpreter("loihi")
-
-
-@pytest.fixture(scope="session")
-def ncs2_python() -> Path:
-    """Give the interpreter that has OpenVINO 2021.4; the test skips where its runtime is not installed."""
-    return _interpreter("ncs2")
-
-
-def _interpreter(name: str) -> Path:
-    runtime, directory = RUNTIMES[name], default_directory()
-    if not runtime.installed(directory):
-        pytest.skip(f"the runtime {name} is not installed; make runtimes does it")
-    return runtime.interpreter(directory)

@@ -2,7 +2,7 @@
 
 Lava's tensors are in the order (W, H, C), ours in (C, H, W). A synapse takes a step in Lava: layer k sees an image k
 steps later than the input layer, and starts afresh then. What the layer before it sent for an earlier image arrives
-until that very step and is forgotten with the state, so nothing else has to be cleared.
+until that very step and is forgotten with the state, so only synapses with a further delay have to be cleared as well.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -201,8 +201,8 @@ class Resident:
     def _connect_tallies(self) -> list[Any]:
         layers, tallies = self._network.layers, []
         for layer, after, process in zip(layers, [*layers[1:], None], self._graph.neurons):
-            if isinstance(layer.neuron, Accumulator):
-                continue
+            if isinstance(layer.neuron, (Accumulator, Sigma)):
+                continue  # It never fires; only the last layer may be one.
             fan_out = np.zeros(layer.shape, np.int64)
             if after is not None:
                 fan_out = reference.fan_out(after.synapse, layer.shape)
@@ -232,12 +232,13 @@ class Resident:
 
     def _restart(self, index: int, bias: Integers) -> None:
         """Let a layer forget what was; the first one gets its bias."""
-        layer, process, synapse = self._network.layers[index], self._graph.neurons[index], self._graph.synapses[index]
+        layer, process = self._network.layers[index], self._graph.neurons[index]
         for name, start in _start(layer).items():
             getattr(process, name).set(np.full(process.s_out.shape, start))
-        if layer.delay:
-            # What is under way for longer than a step.
-            synapse.a_buff.set(np.zeros(synapse.a_buff.shape))
+        if index < self._lead and self._network.layers[index + 1].delay:
+            # What it sent is under way for longer than a step.
+            leaving = self._graph.synapses[index + 1]
+            leaving.a_buff.set(np.zeros(leaving.a_buff.shape))
         if index == 0:
             picture = bias.transpose(2, 1, 0).reshape(process.s_out.shape)
             if self._graph.source is None:

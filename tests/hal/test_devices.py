@@ -74,7 +74,7 @@ def test_says_what_it_is(device: Device) -> None:
     """A device tells its name, its driver, what it runs and whose energy it tells, truthfully."""
     assert (device.name, device.driver) == ("one", device.driver)
     assert device.driver in DRIVERS
-    assert device.simulated == device.driver.endswith("-sim") == (device.provenance is Provenance.SIMULATED)
+    assert device.simulated == device.driver.endswith(("-sim", "-lava")) == (device.provenance is Provenance.SIMULATED)
     assert device.boundary is (Boundary.HOST if device.driver == "cpu" else Boundary.ACCELERATOR)
     assert device.kind in (Kind.SNN, Kind.DNN)
     assert device.batch_limit >= 1
@@ -207,7 +207,9 @@ def test_unknown_driver() -> None:
     options = {"threads": 1, "core_watts": 1.0, "time_limit_seconds": 1.0}
     with pytest.raises(ValueError, match=r"unknown driver 'lohi-sim'; did you mean 'loihi-sim'\?"):
         open_device("lohi-sim", "x", **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown driver 'toaster'; known drivers are cpu, loihi-sim, ncs2-sim"):
+    with pytest.raises(
+        ValueError, match="unknown driver 'toaster'; known drivers are cpu, loihi, loihi-lava, loihi-sim"
+    ):
         open_device("toaster", "x", **options)  # type: ignore[arg-type]
 
 

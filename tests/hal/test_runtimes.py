@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from daemon.cli.main import app
 from hal.runtimes import MARKER, RUNTIMES, Runtime, default_directory
 from hal.runtimes.install import InstallError, find_interpreter, install
+from tests.hal.ways import interpreter
 
 VERSION = "{}.{}".format(*sys.version_info)
 BASE = Path(sys.base_prefix) / "bin" / f"python{VERSION}"
@@ -215,15 +216,13 @@ def test_commands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=list(RUNTIMES))
 def test_installed_ones_load(runtime: Runtime) -> None:
     """What `make runtimes` made is found at once, and its library loads."""
-    directory = default_directory()
-    if not runtime.installed(directory):
-        pytest.skip(f"the runtime {runtime.name} is not installed; make runtimes does it")
+    python = interpreter(runtime.name)
     arguments = ["runtime", "install", runtime.name, "--json"]
     said = CliRunner().invoke(app, arguments)
-    assert json.loads(said.stdout) == {runtime.name: str(runtime.interpreter(directory))}
+    assert json.loads(said.stdout) == {runtime.name: python}
     assert f"{runtime.name}: " in CliRunner().invoke(app, arguments[:-1]).stdout
     ended = subprocess.run(
-        [runtime.interpreter(directory), "-c", runtime.probe],
+        [python, "-c", runtime.probe],
         check=False,
         capture_output=True,
         env={"PATH": os.defpath},

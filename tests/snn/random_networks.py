@@ -6,12 +6,15 @@ changes what a seed gives records again.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hal.snn import parts
 from hal.snn.network import (
     BIAS_LIMIT,
     DECAY_UNITY,
@@ -88,6 +91,21 @@ def sigma_delta(seed: int, *, lava: bool = False) -> Case:
     images = 1 if lava else draw.whole(1, 3)
     walk = draw.rng.integers(-12, 13, (steps, images, *layers[0].shape), dtype=np.int64).cumsum(axis=0)
     return Case(Network(Encoder(60.0, 40.0), tuple(layers)), walk, steps)
+
+
+def save_case(case: Case, path: Path) -> None:
+    """Write a network with its input into one file, for a Python without the libraries of artifacts."""
+    structure, arrays = parts.take_apart(case.network)
+    content: dict[str, Any] = {**arrays, "structure": json.dumps(structure), "bias": case.bias, "steps": case.steps}
+    np.savez(path, **content)
+
+
+def load_case(path: Path) -> Case:
+    """Read what `save_case` wrote."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    structure, bias, steps = (arrays.pop(name) for name in ("structure", "bias", "steps"))
+    return Case(parts.put_together(json.loads(str(structure)), arrays, path.stem), bias, int(steps))
 
 
 class _Draw:

@@ -4,7 +4,7 @@ Runs in the environment that `jouled runtime install loihi` makes:
 
     $(jouled runtime install loihi --json | jq -r .loihi) tests/snn/record_lava.py tests/vectors/lava.npz
 
-Names such as `spiking/1003/` behind the file limit it to these networks.
+Behind the file, names such as `spiking/1003/` limit it to these networks; files that `save_case` wrote are run instead.
 A recording starts at Lava's first step and so contains the one step that each synapse takes.
 """
 
@@ -13,6 +13,7 @@ A recording starts at Lava's first step and so contains the one step that each s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from lava.magma.core.run_configs import Loihi2SimCfg  # noqa: E402
 from lava.proc.monitor.process import Monitor  # noqa: E402
 
 from hal.lava.network import Graph  # noqa: E402
-from hal.snn.network import Delta, Lif, Sigma, SigmaDelta  # noqa: E402
+from hal.snn.network import Accumulator, Delta, Lif, Sigma, SigmaDelta  # noqa: E402
 
 SPIKING_SEEDS = range(1000, 1030)
 SIGMA_DELTA_SEEDS = range(2000, 2010)
@@ -40,6 +41,8 @@ def run(case: random_networks.Case, steps: int) -> dict[str, np.ndarray]:
     processes = Graph(case.network, case.bias[:, 0] if case.bias.ndim == 5 else case.bias[0]).neurons
     probes = []
     for layer, process in zip(layers, processes, strict=True):
+        if isinstance(layer.neuron, Accumulator):
+            continue  # Lava has none; the driver reads its sum otherwise.
         variables = [getattr(process, name) for name in VARIABLES[type(layer.neuron)]]
         for name, target in zip(("spikes", "u", "v"), [process.s_out, *variables], strict=False):
             monitor = Monitor()
@@ -56,18 +59,28 @@ def run(case: random_networks.Case, steps: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def main(path: Path, only: list[str]) -> None:
-    """Record all networks into one file, or only those named."""
-    arrays: dict[str, np.ndarray] = {}
+def cases(names: list[str]) -> Iterator[tuple[str, random_networks.Case]]:
+    """Give the networks by their prefix: those named, or all."""
+    for name in names:
+        if name.endswith(".npz"):
+            yield f"{Path(name).stem}/", random_networks.load_case(Path(name))
+    if any(name.endswith(".npz") for name in names):
+        return
     for family, seeds in (("spiking", SPIKING_SEEDS), ("sigma_delta", SIGMA_DELTA_SEEDS)):
         for seed in seeds:
-            if only and f"{family}/{seed}/" not in only:
-                continue
-            case = getattr(random_networks, family)(seed, lava=True)
-            for name, array in run(case, case.steps).items():
-                arrays[f"{family}/{seed}/{name}"] = array
-            sys.stdout.write(f"{family} {seed}\n")
-            sys.stdout.flush()
+            prefix = f"{family}/{seed}/"
+            if not names or prefix in names:
+                yield prefix, getattr(random_networks, family)(seed, lava=True)
+
+
+def main(path: Path, names: list[str]) -> None:
+    """Record the networks into one file."""
+    arrays: dict[str, np.ndarray] = {}
+    for prefix, case in cases(names):
+        for name, array in run(case, case.steps).items():
+            arrays[prefix + name] = array
+        sys.stdout.write(f"{prefix}\n")
+        sys.stdout.flush()
     np.savez_compressed(path, **arrays)
 
 

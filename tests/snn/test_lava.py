@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from hal.snn import fast, reference
+from daemon.repository import SHIPPED, scan
+from hal.device import Kind
+from hal.snn import fast, reader, reference
+from hal.snn.network import Accumulator, Lif
+from tests.hal.ways import interpreter
 from tests.snn import random_networks
 from tests.snn.random_networks import Case
 
@@ -22,12 +26,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from hal.artifact import Artifact
     from hal.snn.network import Network
 
 HERE = Path(__file__).parent
 RECORDINGS = HERE.parent / "vectors" / "lava.npz"
 SPIKING = range(1000, 1030)
 SIGMA_DELTA = range(2000, 2010)
+SUBTRACTING = range(1030, 1034)
 # What runs live: 20 networks, among them some whose states reach their limits.
 LIVE = {"spiking": range(1000, 1014), "sigma_delta": range(2000, 2006)}
 
@@ -88,15 +94,52 @@ def test_the_recordings_reach_the_limits_of_the_state(recordings: Mapping[str, N
     assert any(int(np.abs(np.diff(array, axis=0)).max()) > 1 << 23 for array in currents)
 
 
-def test_lava_computes_what_was_recorded(
-    recordings: Mapping[str, NDArray[Any]], loihi_python: Path, tmp_path: Path
-) -> None:
+def lava(path: Path, *names: object) -> dict[str, NDArray[Any]]:
+    """Let Lava run these networks now, and give what it computes."""
+    command = [interpreter("loihi"), HERE / "record_lava.py", path, *names]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_lava_computes_what_was_recorded(recordings: Mapping[str, NDArray[Any]], tmp_path: Path) -> None:
     """Lava, run now, gives the recordings of 20 networks bit for bit."""
-    path = tmp_path / "lava.npz"
     prefixes = [f"{family}/{seed}/" for family, seeds in LIVE.items() for seed in seeds]
-    subprocess.run([loihi_python, HERE / "record_lava.py", path, *prefixes], check=True, capture_output=True)
-    with np.load(path) as live:
-        expected = {name for name in recordings if name.startswith(tuple(prefixes))}
-        assert set(live.files) == expected
-        for name in live.files:
-            np.testing.assert_array_equal(live[name], recordings[name], err_msg=name)
+    live = lava(tmp_path / "live.npz", *prefixes)
+    assert set(live) == {name for name in recordings if name.startswith(tuple(prefixes))}
+    for name, array in live.items():
+        np.testing.assert_array_equal(array, recordings[name], err_msg=name)
+
+
+def subtracting(case: Case) -> Case:
+    """Let all neurons of a network keep what is above their threshold when they fire."""
+    layers = [
+        dataclasses.replace(layer, neuron=dataclasses.replace(layer.neuron, reset="subtract"))
+        for layer in case.network.layers
+        if isinstance(layer.neuron, Lif)
+    ]
+    return dataclasses.replace(case, network=dataclasses.replace(case.network, layers=tuple(layers)))
+
+
+def shipped(found: Artifact) -> Case:
+    """Give the network of an artifact, with a random picture, as long as its longest operating point."""
+    network = reader.read_network(found)
+    picture = np.random.default_rng(1).random((1, *network.layers[0].shape))
+    steps = max(point.steps for point in found.manifest.operating_points)
+    return Case(network, reference.encode(network.encoder, picture), steps)
+
+
+def test_shipped_networks_and_reset_by_subtraction(tmp_path: Path) -> None:
+    """The driver's processes fire as `loihi-sim` does: those of the shipped artifacts, and of neurons reset softly."""
+    found = [each for each in scan(SHIPPED).artifacts if each.manifest.kind is Kind.SNN]
+    assert found
+    cases = {f"{each.model}-{each.version}-{each.variant}": shipped(each) for each in found}
+    cases |= {f"subtracting-{seed}": subtracting(random_networks.spiking(seed, lava=True)) for seed in SUBTRACTING}
+    files = [tmp_path / f"{name}.npz" for name in cases]
+    for file, case in zip(files, cases.values(), strict=True):
+        random_networks.save_case(case, file)
+    live = lava(tmp_path / "live.npz", *files)
+    for name, case in cases.items():
+        traces = traces_of(case, "fast")
+        summed = [layer.name for layer in case.network.layers if isinstance(layer.neuron, Accumulator)]
+        assert_equal({layer: trace for layer, trace in traces.items() if layer not in summed}, live, f"{name}/")

@@ -74,6 +74,8 @@ class Fleet:
         device, model = lane.device, self.models[artifact.model][artifact.version]
         if device is None or artifact.manifest.kind is not device.kind:
             return
+        if artifact.manifest.drivers and device.driver not in artifact.manifest.drivers:
+            return
         if (artifact.manifest.input, artifact.manifest.labels) != (model.manifest.input, model.manifest.labels):
             return
         try:

@@ -76,7 +76,11 @@ class Origin(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """What an artifact says of itself. `files` maps each other file to its SHA-256 in hexadecimal."""
+    """What an artifact says of itself. `files` maps each other file to its SHA-256 in hexadecimal.
+
+    `drivers` are those that it is made for, all of its kind where empty. `unverified` are those whose runtime has not
+    loaded it yet.
+    """
 
     format: int
     kind: Kind
@@ -88,6 +92,8 @@ class Manifest(Struct, frozen=True):
     tool: str
     files: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
     multiplies: Count = 0
+    drivers: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,141 +1,109 @@
-"""Read an ONNX model that is a chain of dense layers: Flatten, Gemm or MatMul with Add, and Relu between them."""
+"""A trained classifier as data: a chain of linear maps and poolings, most of them with a rectifier behind.
+
+All arrays are float64. Images and activations are in (C, H, W) order; a flat vector of n values is (n, 1, 1).
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-import onnx
-import onnx.numpy_helper
-
-from models.errors import ConversionError
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
+Shape = tuple[int, int, int]
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """An affine map of the flattened values: `weight` (out, in), `bias` (out, 1, 1)."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Cross-correlation: `weight` (O, I / groups, kH, kW); pairs are (y, x).
+
+    `bias` is (O, 1, 1), or (O, H, W) where it differs from place to place.
+    """
+
+    weight: Floats
+    bias: Floats
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+Weighted = Dense | Conv
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The average or the largest of each window, channel by channel."""
+
+    kind: Literal["average", "max"]
+    kernel: Pair
+    stride: Pair
+
+
+@dataclass(frozen=True)
+class Rectifier:
+    """Negative values become 0, values above `ceiling` become `ceiling`.
+
+    With `levels` above zero the rest is rounded to so many equal steps between 0 and `ceiling`, as quantisation-clip-
+    floor-shift activations do (T. Bu et al., "Optimal ANN-SNN Conversion", ICLR 2022).
+    """
+
+    ceiling: float = math.inf
+    levels: int = 0
+
 
 @dataclass(frozen=True)
 class Stage:
-    """An affine map of flattened values, `weight` (out, in) and `bias` (out,), and whether a Relu follows it."""
+    """One operation, named after its node, with the rectifier behind it. `shape` is (C, H, W) of its values."""
 
     name: str
-    weight: Floats
-    bias: Floats
-    rectified: bool = False
+    operation: Weighted | Pool
+    shape: Shape
+    rectifier: Rectifier | None = None
 
-    def __call__(self, values: Floats) -> Floats:
-        """Map (N, in) to (N, out)."""
-        sums = values @ self.weight.T + self.bias
-        return np.maximum(sums, 0.0) if self.rectified else sums
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A classifier: the (C, H, W) of its picture, and its stages. All but the last are rectified."""
-
-    shape: tuple[int, int, int]
-    stages: tuple[Stage, ...]
+    @property
+    def size(self) -> int:
+        """Count the values."""
+        return math.prod(self.shape)
 
     @property
     def multiplies(self) -> int:
         """Count the multiply-accumulates of one image."""
-        return sum(stage.weight.size for stage in self.stages)
+        if isinstance(self.operation, Dense):
+            return self.operation.weight.size
+        if isinstance(self.operation, Conv):
+            return math.prod(self.operation.weight.shape[1:]) * self.size
+        return 0
 
 
-def read(model: onnx.ModelProto) -> Chain:
-    """Read a model's graph. Raises `ConversionError` that names the node which is not understood."""
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ConversionError(model.graph.name, f"ONNX refuses the model: {str(error).splitlines()[0]}") from None
-    graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.initializer}
-    for name, array in constants.items():
-        if not np.isfinite(array).all():
-            raise ConversionError(name, "a value in it is not finite")
-    value, shape = _input(graph, constants)
-    stages: list[Stage] = []
-    for node in graph.node:
-        varying = [name for name in node.input if name and name not in constants]
-        if varying != [value]:
-            raise ConversionError(_subject(node), f"takes {', '.join(varying)}, in a chain it would take {value}")
-        width = len(stages[-1].bias) if stages else math.prod(shape)
-        _append(stages, node, constants, width)
-        value = node.output[0]
-    if [output.name for output in graph.output] != [value]:
-        raise ConversionError(graph.name, f"its one output must be that of the last node, {value}")
-    if not stages or stages[-1].rectified:
-        raise ConversionError(graph.name, "the last layer must be a Gemm or MatMul without a Relu")
-    return Chain(shape, tuple(stages))
+@dataclass(frozen=True)
+class Chain:
+    """A classifier of pictures of `shape` (C, H, W). The last stage gives the scores and has no rectifier."""
 
+    name: str
+    shape: Shape
+    stages: tuple[Stage, ...]
 
-def _input(graph: onnx.GraphProto, constants: dict[str, Floats]) -> tuple[str, tuple[int, int, int]]:
-    inputs = [entry for entry in graph.input if entry.name not in constants]
-    if len(inputs) != 1:
-        raise ConversionError(graph.name, f"{len(inputs)} inputs, exactly 1 is needed")
-    extents = tuple(dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim)[1:]
-    if not 1 <= len(extents) <= 3 or min(extents) < 1:
-        raise ConversionError(inputs[0].name, f"shape {list(extents)} after the batch, 1 to 3 known extents are needed")
-    # One extent counts features, which stand in C; two are (H, W) of one channel.
-    channels, height, width = {1: (*extents, 1, 1), 2: (1, *extents), 3: extents}[len(extents)]
-    return inputs[0].name, (channels, height, width)
+    @property
+    def classes(self) -> int:
+        """Count the scores."""
+        return self.stages[-1].size
 
-
-def _append(stages: list[Stage], node: onnx.NodeProto, constants: dict[str, Floats], width: int) -> None:
-    """Add what a node does to `width` values to the stages."""
-    attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    match node.op_type:
-        case "Flatten":
-            if attributes.get("axis", 1) != 1:
-                raise ConversionError(_subject(node), f"axis {attributes['axis']}, only 1 keeps the batch")
-        case "Gemm" | "MatMul":
-            stages.append(_affine(node, attributes, constants, width))
-            if len(stages) > 1 and not stages[-2].rectified:
-                raise ConversionError(_subject(node), f"follows {stages[-2].name} without a Relu between them")
-        case "Add" if stages and not stages[-1].rectified:
-            bias = next(constants[name] for name in node.input if name in constants)
-            _check_bias(node, bias, width)
-            stages[-1] = dataclasses.replace(stages[-1], bias=stages[-1].bias + bias.ravel())
-        case "Relu" if stages and not stages[-1].rectified:
-            stages[-1] = dataclasses.replace(stages[-1], rectified=True)
-        case "Add" | "Relu":
-            raise ConversionError(_subject(node), "follows no Gemm or MatMul")
-        case _:
-            supported = "Flatten, Gemm, MatMul, Add and Relu"
-            raise ConversionError(_subject(node), f"the operator is not supported; supported are {supported}")
-
-
-def _affine(
-    node: onnx.NodeProto, attributes: dict[str, float], constants: dict[str, Floats], width: int
-) -> Stage:  # fmt: skip
-    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    for name, expected in plain.items():
-        if attributes.get(name, expected) != expected:
-            raise ConversionError(_subject(node), f"{name} is {attributes[name]}, only {expected} is supported")
-    weight = constants.get(node.input[1])
-    if weight is None or weight.ndim != 2:
-        raise ConversionError(_subject(node), "its second input must be a constant matrix")
-    if not attributes.get("transB", 0):
-        weight = weight.T
-    outputs, inputs = weight.shape
-    if inputs != width:
-        raise ConversionError(_subject(node), f"weights for {inputs} values, {width} arrive")
-    bias = np.zeros(outputs)
-    if len(node.input) > 2 and node.input[2]:
-        _check_bias(node, constants[node.input[2]], outputs)
-        bias = constants[node.input[2]].ravel()
-    return Stage(_subject(node), weight, bias)
-
-
-def _check_bias(node: onnx.NodeProto, bias: Floats, width: int) -> None:
-    if bias.size != width:
-        raise ConversionError(_subject(node), f"{bias.size} biases for {width} values")
-
-
-def _subject(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} {node.name or node.output[0]}"
+    @property
+    def multiplies(self) -> int:
+        """Count the multiply-accumulates of one image."""
+        return sum(stage.multiplies for stage in self.stages)

@@ -26,6 +26,7 @@ app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)
 app.command()(calibrate.calibrate)
+app.command("compile")(offline.compile_model)
 app.command("import")(offline.import_net)
 app.command()(offline.trace)
 

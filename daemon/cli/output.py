@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 EXIT_REFUSED = 1
+EXIT_USAGE = 2
 EXIT_NO_DAEMON = 3
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

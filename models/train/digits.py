@@ -13,14 +13,17 @@ from hal import samples
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
 from hal.errors import ArtifactError
-from models import chain, convert, ir, measure, onnx_export, writer
+from models import calibrate, convert, ir, measure, onnx_export, onnx_import, pooling, writer
 from models.data import digits
 from models.train import perceptron
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
     from hal.artifact import Artifact
+    from hal.snn.network import Network
+    from models.chain import Chain
 
 ZOO = Path(__file__).parent.parent / "zoo"
 SHAPE = (8, 8)
@@ -28,6 +31,7 @@ SHAPE = (8, 8)
 HIDDEN = (256,)
 SEED = 0
 STEPS = (1, 2, 4, 8)
+PERCENTILE = 99.5
 # With early exit, the share of the training images that are to end after the first of LONGEST steps.
 SHARES, LONGEST = (0.9, 0.7), 4
 
@@ -41,12 +45,12 @@ def train(images: digits.Part) -> onnx.ModelProto:
 def write(model: onnx.ModelProto, out: Path, *, replace: bool = False) -> tuple[Artifact, Artifact]:
     """Compile and convert the trained network, measure both forms and write `out`/digits/1/dnn and .../snn."""
     training, held_out = digits.load()
-    dense = chain.read(model)
+    dense = onnx_import.read(model)
     dnn_files = ir.dnn_files(model.SerializeToString(deterministic=True))
     values = held_out.pictures().astype(np.float32).reshape(-1, *dense.shape)
     point = OperatingPoint(measure.accuracy(ir.scores(dnn_files, values), held_out.labels))
     dnn = _manifest(Kind.DNN, (point,), "OpenVINO's CPU plugin in float32", dense.multiplies)
-    network = convert.convert(dense, training.pictures())
+    network = convert_network(dense, training.pictures())
     margins = [measure.lead(network, training.pictures(), 1, share) for share in SHARES]
     ways = [(steps, 0) for steps in STEPS] + [(LONGEST, margin) for margin in margins]
     points = measure.snn_points(network, held_out.pictures(), held_out.labels, ways)
@@ -56,6 +60,12 @@ def write(model: onnx.ModelProto, out: Path, *, replace: bool = False) -> tuple[
         writer.write(version / "dnn", dnn, {**dnn_files, **pictures}, replace=replace),
         writer.write(version / "snn", snn, {**writer.snn_files(network), **pictures}, replace=replace),
     )
+
+
+def convert_network(dense: Chain, pictures: NDArray[np.float64]) -> Network:
+    """Convert with nothing but normalisation, by `PERCENTILE` of the activations of the training pictures."""
+    activations = pooling.activations(dense, pictures.astype(np.float32).reshape(-1, *dense.shape))
+    return convert.convert(dense, calibrate.percentiles(dense, activations, PERCENTILE))
 
 
 def _manifest(kind: Kind, points: tuple[OperatingPoint, ...], engine: str, multiplies: int = 0) -> Manifest:

@@ -251,3 +251,19 @@ def test_static_power_of_loihi() -> None:
 
     clock = ManualClock()
     drive(clock, scenario())
+
+
+def test_artifact_for_other_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that is made for some drivers is loaded on no other device of its kind, and that is no problem."""
+
+    async def scenario() -> None:
+        fleet = Fleet(devices, clock)
+        await fleet.start([make_artifact(), make_artifact(drivers=("bench",)), make_artifact(drivers=("cpu",))])
+        model = fleet.find("toy", "1")
+        assert len(model.points) == 2 * len(make_artifact().manifest.operating_points)
+        assert model.problems == []
+        await fleet.close()
+
+    clock = ManualClock()
+    devices = _opening(monkeypatch, chip=Bench())
+    drive(clock, scenario())

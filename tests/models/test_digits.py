@@ -17,7 +17,7 @@ from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
 from hal.open import open_device
 from hal.snn import parts, reader
-from models import chain, convert
+from models import onnx_import
 from models.data import digits as data
 from models.train import digits
 
@@ -141,8 +141,8 @@ def test_flipped_byte_is_noticed(tmp_path: Path, variant: str) -> None:
 def test_conversion_gives_the_committed_integers(dnn: Artifact, snn: Artifact) -> None:
     """Converting the committed ONNX gives the committed spiking network, number by number."""
     training, _ = data.load()
-    dense = chain.read(onnx.load_from_string(dnn.files["model.onnx"]))
-    structure, arrays = parts.take_apart(convert.convert(dense, training.pictures()))
+    dense = onnx_import.read(onnx.load_from_string(dnn.files["model.onnx"]))
+    structure, arrays = parts.take_apart(digits.convert_network(dense, training.pictures()))
     expected_structure, expected = parts.take_apart(reader.read_network(snn))
     assert structure == expected_structure
     assert arrays.keys() == expected.keys()

@@ -20,6 +20,7 @@ help:
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead"
+	@echo "make soak    the long runs: windows of a million simulated requests, sixty kills under load"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
 demo: $(DEMO_READY)
@@ -37,6 +38,11 @@ check: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.overhead
+
+# The tests run short versions of these.
+soak: $(TEST_READY)
+	$(BIN)/python -m tests.bench.router --traces all
+	$(BIN)/python -m tests.soak.kills --kills 60
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

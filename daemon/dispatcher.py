@@ -306,8 +306,11 @@ class Dispatcher:
     def _recall(self, job: Job) -> None:
         """Take a queued attempt back to be decided again."""
         flight = self._flying[job]
-        if self._call_off(job) and not flight.landing.done():
-            flight.landing.set_exception(_Recalled())
+        if self._call_off(job):
+            # Should the daemon die before it is dispatched again, it spent nothing here.
+            self._journal.reserved(flight.request_id, flight.reign, job.point, flight.failed_nanojoules, self._clock())
+            if not flight.landing.done():
+                flight.landing.set_exception(_Recalled())
 
     def _call_off(self, job: Job) -> bool:
         """Take an attempt out of its queue and give its reservation back, unless it runs or has landed."""

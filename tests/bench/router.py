@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -290,6 +291,8 @@ def main() -> None:
           f"requests_total {result['requests_total']}")  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if result["windows_over"]:
+        sys.exit(f"{result['windows_over']} windows are over their limits")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ import pytest
 from daemon.audit import EXACT, audit
 from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
-from daemon.history import History
 from daemon.points import Point
-from daemon.windows import Reign, worst_windows
 from tests.bench import traces
 from tests.bench.router import (
     BUDGETS,
@@ -25,6 +23,7 @@ from tests.bench.router import (
     worst_fraction,
 )
 from tests.bench.simulation import Request, Simulation
+from tests.soak.cut import check_cut
 
 MINUTE = 60.0
 
@@ -112,18 +111,4 @@ def test_cut_to_a_third(strategy: str) -> None:
     run.run(traces.arrivals(case.trace, case.seed, case.seconds).tolist(), np.random.default_rng(case.seed))
     history = run.history()
     assert worst_fraction(audit(history)) <= 1 + EXACT
-    assert_held_from_first_dispatch(history, cut, third.limit.nanojoules)
-
-
-def assert_held_from_first_dispatch(history: History, cut: int, limit_nanojoules: int) -> None:
-    """Check that the first dispatch after a cut comes within a window, and that each window from then on fits."""
-    before = [reign for reign in history.reigns if reign.began < cut]
-    old, spending = before[-1], history.spending
-    window = old.window_nanoseconds
-    dispatched = spending.started[spending.started > cut]
-    first = int(dispatched.min())
-    at_the_cut = (spending.ended > cut - window) & (spending.ended <= cut)
-    assert spending.nanojoules[at_the_cut].sum() > limit_nanojoules - old.static_watts * window
-    held = Reign("held", limit_nanojoules, window, old.static_watts, first, int(spending.ended.max()))
-    assert 0.9 < worst_windows([held], spending)["held"] <= 1 + EXACT
-    assert first < cut + window
+    check_cut(history, cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from daemon.config import PolicyConfig
 from daemon.errors import (
     DeadlinePassed,
 )
+from daemon.journal import Journal
 from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, turns
 
 if TYPE_CHECKING:
@@ -257,6 +259,31 @@ def test_cancelled_after_landing(tmp_path: Path) -> None:
                 await asked
             assert host.rows() == [("ok", 100)]
             assert host.at_rest()
+
+    clock = ManualClock()
+    drive(clock, scenario())
+
+
+def test_killed_after_a_recall(tmp_path: Path) -> None:
+    """Who was taken back from a queue and waits for the budget when the daemon dies has spent nothing."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with hosting(tmp_path / "live", clock, {"roomy": _watts(1000), "tight": _watts(200)}, bench) as host:
+            bench.gate.clear()
+            running, waiting = host.ask(), host.ask()
+            await entered(bench)
+            host.dispatcher.set_policy("tight")
+            await turns()
+            with host.journal._moving:
+                shutil.copytree(tmp_path / "live", tmp_path / "killed")
+            waiting.cancel()
+            bench.gate.set()
+            await running
+        revived = Journal(tmp_path / "killed", "boot", clock, clock)
+        spent = revived.store.recent("boot", clock(), clock(), 10 * NANO)
+        revived.close()
+        assert spent == [(clock(), 200)]
 
     clock = ManualClock()
     drive(clock, scenario())

@@ -41,6 +41,7 @@ MISSED = STATUS[DeadlinePassed]
 REFUSED = {
     "constraints": STATUS[NoCandidate],
     "lost": STATUS[Unavailable],
+    "deadline": STATUS[Overloaded],
     "load": STATUS[Overloaded],
     "budget": STATUS[OverBudget],
 }

@@ -4,8 +4,8 @@
 
 Every cell is a set of operating points, a trace, a budget and a policy. A budget is the static energy of a window and
 1.2, 0.5 or 0.15 times the dynamic energy of answering 60 requests per second at the most accurate point. Then every
-trace and budget is run again with faults: policies that switch every second, devices that fail, a meter that dies, a
-device that is switched off and on, bursts that are limited. Windows are checked by brute force.
+trace and budget is run again with faults: policies that switch every second, devices that fail, a meter that dies,
+idle devices that are powered down, bursts that are limited. Windows are checked by brute force.
 """
 
 from __future__ import annotations
@@ -64,25 +64,26 @@ def _dynamic_nanojoules(points: Sequence[Point], budget: float) -> float:
 
 def policy_of(
     case: Case, strategy: str, name: str = "", budget: float | None = None, window_seconds: float = WINDOW_SECONDS,
-    burst_seconds: float = 0.0,
+    burst_seconds: float = 0.0, power_down: tuple[str, ...] = (),
 ) -> Policy:  # fmt: skip
     """Make a policy for the points of a case, with a bucket of so many seconds of its budget where that is not 0."""
-    points, static_watts = traces.POINTS[case.points]()
-    dynamic_watts = _dynamic_nanojoules(points, case.budget if budget is None else budget) / WINDOW_SECONDS / NANO
-    watts = sum(static_watts.values()) + dynamic_watts
+    host = traces.POINTS[case.points]()
+    dynamic_watts = _dynamic_nanojoules(host.points, case.budget if budget is None else budget) / WINDOW_SECONDS / NANO
+    watts = sum(host.static_watts.values()) + dynamic_watts
     limit = Limit(
         round(watts * window_seconds * NANO),
         round(window_seconds * NANO),
         round(burst_seconds * dynamic_watts * NANO) or None,
         watts + dynamic_watts if burst_seconds else 0.0,
     )
-    return Policy(name or strategy, PolicyConfig(strategy, watts, window_seconds), limit)
+    return Policy(name or strategy, PolicyConfig(strategy, watts, window_seconds, power_down=power_down), limit)
 
 
 def simulate(case: Case, strategy: str, only: int | None = None) -> tuple[Simulation, int]:
     """Run one cell, with one operating point only where one is named; give it and the number of requests."""
-    points, static_watts = traces.POINTS[case.points]()
-    run = Simulation(points if only is None else [points[only]], static_watts, policy_of(case, strategy))
+    host = traces.POINTS[case.points]()
+    points = host.points if only is None else [host.points[only]]
+    run = Simulation(points, host.static_watts, policy_of(case, strategy))
     arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
     run.run(arrivals.tolist(), np.random.default_rng(case.seed))
     return run, len(arrivals)
@@ -90,7 +91,7 @@ def simulate(case: Case, strategy: str, only: int | None = None) -> tuple[Simula
 
 def cells(case: Case) -> tuple[list[dict[str, Any]], float]:
     """Run all policies of a case; give their cells, and the median seconds that `balanced` worked on a request."""
-    points, _ = traces.POINTS[case.points]()
+    points = traces.POINTS[case.points]().points
     arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
     spendable = _dynamic_nanojoules(points, case.budget)
     bound, answers = upper_bound(arrivals, points, spendable, WINDOW_SECONDS, DEADLINE_NANOSECONDS / NANO)
@@ -133,32 +134,33 @@ def with_faults(case: Case) -> tuple[int, float]:
     """Run a case with all that may go wrong; give the requests and the fullest window's fraction.
 
     Each second another of these policies: half the budget, all of it, a fifth of it over a shorter window, nothing, and
-    with limited bursts. One device after the other fails for six seconds, and one is switched off for five, every
-    thirty. From the middle on the meter is dead.
+    with limited bursts; some of them power idle devices down. Every thirty seconds another device fails for six. From
+    the middle on the meter is dead.
     """
-    points, static_watts = traces.POINTS[case.points]()
+    host = traces.POINTS[case.points]()
+    idle = tuple(host.reopening)
     policies = [
-        policy_of(case, "balanced", "whole"),
+        policy_of(case, "balanced", "whole", power_down=idle[:1]),
         policy_of(case, "accuracy", "half", case.budget / 2),
-        policy_of(case, "balanced", "burst", burst_seconds=1.0),
-        policy_of(case, "saver", "short", case.budget / 5, window_seconds=3.0),
-        policy_of(case, "balanced", "none")._replace(limit=Limit(0, round(WINDOW_SECONDS * NANO))),
+        policy_of(case, "balanced", "burst", burst_seconds=1.0, power_down=idle[1:]),
+        policy_of(case, "saver", "short", case.budget / 5, window_seconds=3.0, power_down=idle),
+        policy_of(case, "balanced", "none", power_down=idle)._replace(limit=Limit(0, round(WINDOW_SECONDS * NANO))),
     ]
-    run = Simulation(points, static_watts, policies[0], round(WINDOW_SECONDS * NANO))
+    run = Simulation(
+        host.points, host.static_watts, policies[0], reopening=host.reopening,
+        longest_window_nanoseconds=round(WINDOW_SECONDS * NANO),
+    )  # fmt: skip
     rng = np.random.default_rng([case.seed, 1])
     # Beyond the one in force now: a change every second, or a reign of two windows and a half.
     now = 0.0
     while now < case.seconds:
         now += 1.0 if now % 100 < 50 else 2.5 * WINDOW_SECONDS
         run.at(round(now * NANO), partial(run.set_policy, policies[rng.integers(len(policies))]))
-    devices = list(static_watts)
+    devices = list(host.static_watts)
     for number, began in enumerate(np.arange(10.0, case.seconds, 30.0)):
-        failing, off = devices[number % len(devices)], devices[-1 - number % len(devices)]
+        failing = devices[number % len(devices)]
         run.at(round(began * NANO), partial(run.set_broken, failing, broken=True))
         run.at(round((began + 6) * NANO), partial(run.set_broken, failing, broken=False))
-        run.at(round((began + 12) * NANO), partial(run.set_power, off, on=False))
-        for again in range(17, 29):
-            run.at(round((began + again) * NANO), partial(run.set_power, off, on=True))
     run.at(round(case.seconds / 2 * NANO), run.kill_meter)
     arrivals = traces.arrivals(case.trace, case.seed, case.seconds)
     run.run(arrivals.tolist(), rng)
@@ -173,7 +175,7 @@ def evaluate(cases: Sequence[Case], processes: int) -> dict[str, Any]:
         for made, worked_seconds in pool.map(cells, cases):
             print(_line(made), flush=True)
             results += made
-            seconds.append((len(traces.POINTS[made[0]["points"]]()[0]), worked_seconds))
+            seconds.append((len(traces.POINTS[made[0]["points"]]().points), worked_seconds))
         faults = list(faulty)
     fractions = [cell["worst_window_fraction"] for cell in results]
     fractions += [fraction for _, fraction in faults]

@@ -2,15 +2,15 @@
 
 What the dispatcher does with its event loop happens here in the same order: a request is decided, waits for the budget,
 queues at its device, runs, is settled, and whoever waits first is woken. Energies and times of a request vary around
-the means of its point; the budget is settled with what it took, and learns of it when it has ended. What happened is
-audited by the code that audits a journal.
+the means of its point; the budget is settled with what it took, and learns of it when it has ended. Devices power down
+and up as the daemon's own machine decides. What happened is audited by the code that audits a journal.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter_ns
@@ -27,8 +27,11 @@ from daemon.errors import DeadlinePassed, NoCandidate, OverBudget, Overloaded, U
 from daemon.history import History, Requests, Session
 from daemon.lane import REST_NANOSECONDS
 from daemon.points import Point
+from daemon.power import Power, Supply, Switch
 from daemon.router import Constraints, Dispatch, Router, Wait
+from daemon.switchboard import STEP_SECONDS
 from daemon.windows import Reign, Spending
+from hal.device import Cost
 
 DEADLINE_NANOSECONDS = NANO // 10
 # Standard deviations of a request's energy and time against the mean of its point; nothing varies by more than three.
@@ -96,32 +99,49 @@ class Job:
 
 @dataclass
 class Lane:
-    """A device: its queue, what runs, until when it is lost, and whether it is switched off."""
+    """A device: its queue, what runs, until when it is lost."""
 
-    queue: deque[Job] = field(default_factory=deque)
-    running: Job | None = None
+    queue: deque[Job | Switch] = field(default_factory=deque)
+    running: Job | Switch | None = None
     backlog_seconds: float = 0.0
     rests_until: int = 0
     broken: bool = False
-    off: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing runs or waits."""
+        return self.running is None and not self.queue
 
 
 class Simulation:
-    """One run of a trace. Call `at` for what is to happen besides, then `run`, then read the results."""
+    """One run of a trace. Call `at` for what is to happen besides, then `run`, then read the results.
+
+    `reopening` says of devices that can be powered down what powering them up costs; a policy says which may be.
+    """
 
     def __init__(
-        self, points: list[Point], static_watts: dict[str, float], policy: Policy, longest_window_nanoseconds: int = 0
+        self,
+        points: list[Point],
+        static_watts: Mapping[str, float],
+        policy: Policy,
+        *,
+        reopening: Mapping[str, Cost] | None = None,
+        longest_window_nanoseconds: int = 0,
     ) -> None:
         self.points = [replace(point) for point in points]
-        self._meter_dead = False
         self.ends: list[End] = []
+        self._meter_dead = False
         self._now = 0
-        self._watts = static_watts
+        self._reopening = reopening or {}
         self._lanes = {device: Lane() for device in static_watts}
         self.budget = Budget(
             policy.limit, static_watts=sum(static_watts.values()), longest_window_nanoseconds=longest_window_nanoseconds
         )
-        self.router = Router(policy.name, policy.config, self.budget, self._load)
+        self.power = Power(
+            self.budget,
+            [Supply(device, watts, self._reopening.get(device)) for device, watts in static_watts.items()],
+        )
+        self.router = Router(policy.name, policy.config, self.budget, self._load, self.power)
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self._waiting: deque[Request] = deque()
@@ -138,6 +158,9 @@ class Simulation:
     def run(self, arrivals: Iterable[int], rng: np.random.Generator) -> None:
         """Let requests arrive at these moments, in order, and go on until nothing is left to do."""
         moments = list(arrivals)
+        if self._reopening:
+            for moment in range(0, moments[-1], round(STEP_SECONDS * NANO)):
+                self.at(moment, self._step)
         energies = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
         times = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
         for number, (moment, energy, seconds) in enumerate(zip(moments, energies, times, strict=True), 1):
@@ -153,16 +176,17 @@ class Simulation:
         event()
 
     def set_policy(self, policy: Policy) -> None:
-        """Switch the policy: what is queued is taken back and decided again."""
+        """Switch the policy: what is queued or waits for the budget is decided again."""
         self.router.name, self.router.policy, self.budget.limit = policy.name, policy.config, policy.limit
         self._begin_reign()
-        for lane in self._lanes.values():
-            queued = list(lane.queue)
-            for job in queued:
-                self._call_off(lane, job)
-            for job in queued:
-                self._decide(job.request)
-        self._wake()
+        recalled = [(lane, job) for lane in self._lanes.values() for job in lane.queue if isinstance(job, Job)]
+        for lane, job in recalled:
+            self._call_off(lane, job)
+        self._step()
+        again = [*self._waiting, *(job.request for _, job in recalled)]
+        self._waiting.clear()
+        for request in again:
+            self._decide(request)
 
     def kill_meter(self) -> None:
         """Settle with the model's mean and its uncertainty from now on."""
@@ -172,15 +196,41 @@ class Simulation:
         """Let every run on a device fail from now on, or no longer."""
         self._lanes[device].broken = broken
 
-    def set_power(self, device: str, on: bool) -> None:
-        """Switch a device on or off, on only if its static power fits the budget, off only if nothing is queued."""
-        lane = self._lanes[device]
-        watts = self.budget.static_watts + (self._watts[device] if on else -self._watts[device])
-        if lane.off != on or lane.running or (on and not self.budget.static_fits(watts, self._now)):
-            return
-        lane.off = not on
-        self.budget.change_static(watts, self._now)
-        self._begin_reign()
+    def _step(self) -> None:
+        """Look at the devices' power states, as the daemon does now and then."""
+        self.power.step(self._now, self.router.policy, lambda device: self._lanes[device].idle)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Let devices do the switches that are due, behind what they have to do already."""
+        while self.power.switches:
+            switch = self.power.switches.pop(0)
+            self._draw()
+            lane = self._lanes[switch.device]
+            lane.queue.append(switch)
+            if lane.running is None:
+                self._start(lane)
+
+    def _end_switch(self, lane: Lane, switch: Switch, began: int, reign: int) -> None:
+        lane.running = None
+        if lane.broken:
+            spent = self.power.failed(switch.device, switch.on, self._now)
+            lane.rests_until = self._now + REST_NANOSECONDS
+        else:
+            spent = self.power.done(switch.device, switch.on, self._now)
+        if spent:
+            self._spent.append((began, self._now, spent))
+            self._last_end[reign] = self._now
+        self._draw()
+        self._carry_out()
+        if lane.queue and lane.running is None:
+            self._start(lane)
+        self._wake()
+
+    def _draw(self) -> None:
+        """Begin another reign where static power has changed."""
+        if self.power.drawn_watts != self._reigns[-1].static_watts:
+            self._begin_reign()
 
     def history(self) -> History:
         """Give what an audit looks at."""
@@ -207,7 +257,7 @@ class Simulation:
         limit = self.budget.limit
         self._reigns.append(
             Reign(
-                self.router.name, limit.nanojoules, limit.window_nanoseconds, self.budget.static_watts, self._now,
+                self.router.name, limit.nanojoules, limit.window_nanoseconds, self.power.drawn_watts, self._now,
                 self._now, limit.burst_nanojoules, limit.burst_watts,
             )
         )  # fmt: skip
@@ -215,7 +265,7 @@ class Simulation:
 
     def _load(self, device: str) -> float | None:
         lane = self._lanes[device]
-        return None if lane.off or self._now < lane.rests_until else lane.backlog_seconds
+        return None if self._now < lane.rests_until else lane.backlog_seconds
 
     def _decide(self, request: Request) -> None:
         """Decide as the dispatcher does."""
@@ -228,6 +278,7 @@ class Simulation:
         request.worked_nanoseconds += perf_counter_ns() - began
         if isinstance(decision, Dispatch):
             point, reservation = decision
+            self._carry_out()
             request.reign = len(self._reigns) - 1
             self._submit(Job(request, point, reservation, point.service_seconds))
         elif isinstance(decision, Wait):
@@ -260,6 +311,11 @@ class Simulation:
 
     def _start(self, lane: Lane) -> None:
         job = lane.running = lane.queue.popleft()
+        if isinstance(job, Switch):
+            took = self._reopening[job.device].seconds if job.on else 0.0
+            reign = len(self._reigns) - 1
+            self.at(self._now + round(took * NANO), partial(self._end_switch, lane, job, self._now, reign))
+            return
         job.started = self._now
         seconds = job.point.seconds * (1 + SECONDS_SPREAD * job.request.seconds)
         self.at(self._now + max(round(seconds * NANO), 1), partial(self._land, lane, job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_the_result_is_what_it_says() -> None:
     result = evaluate([Case("ladder", "poisson", 0.15, seed=0, seconds=20.0)], processes=1)
     policies = [cell["policy"] for cell in result["cells"]]
     assert policies[:3] == ["balanced", "accuracy", "saver"]
-    assert len(policies) == 3 + len(traces.ladder_points()[0])
+    assert len(policies) == 3 + len(traces.ladder_points().points)
     requests = {cell["requests"] for cell in result["cells"]}
     assert result["requests_total"] == (len(policies) + 1) * requests.pop()
     assert (result["windows_over"], requests) == (0, set())
@@ -67,6 +68,20 @@ def test_a_seed_gives_one_history() -> None:
     assert first.requests.statuses.tolist() == again.requests.statuses.tolist()
     assert first.spending.ended.tolist() == again.spending.ended.tolist()
     assert first.spending.nanojoules.tolist() == again.spending.nanojoules.tolist()
+
+
+def test_idle_devices_power_down() -> None:
+    """A policy that may power devices down draws less, and each window still holds, their coming back included."""
+    case = Case("ladder", "bursts", 0.5, seed=5, seconds=2 * MINUTE)
+    host = traces.POINTS[case.points]()
+    policy = policy_of(case, "balanced", power_down=tuple(host.reopening))
+    run = Simulation(host.points, host.static_watts, policy, reopening=host.reopening)
+    run.run(traces.arrivals(case.trace, case.seed, case.seconds).tolist(), np.random.default_rng(case.seed))
+    history = run.history()
+    watts = [reign.static_watts for reign in history.reigns]
+    assert watts[0] == max(watts) > min(watts)
+    assert any(later > before for before, later in pairwise(watts))
+    assert worst_fraction(audit(history)) <= 1 + EXACT
 
 
 def test_a_budget_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +116,11 @@ def test_a_request_that_is_dropped_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 def test_cut_to_a_third(strategy: str) -> None:
     """After a cut at full load nothing is dispatched until the trailing window fits, and then every window does."""
     case = Case("ladder", "poisson", 0.15, seed=4, seconds=MINUTE)
-    points, static_watts = traces.POINTS[case.points]()
+    host = traces.POINTS[case.points]()
     whole, third = (
         policy_of(case, strategy, name, case.budget * part) for name, part in (("whole", 1), ("third", 1 / 3))
     )
-    run = Simulation(points, static_watts, whole)
+    run = Simulation(host.points, host.static_watts, whole)
     cut = round(MINUTE / 2 * NANO)
     run.at(cut, partial(run.set_policy, third))
     run.run(traces.arrivals(case.trace, case.seed, case.seconds).tolist(), np.random.default_rng(case.seed))

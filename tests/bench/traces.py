@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from daemon.clock import NANO
 from daemon.points import Point, points_of
 from hal import artifact
-from hal.device import Kind
+from hal.device import Cost, Kind
 from hal.open import open_device
 from tests.daemon.builders import make_point
 
@@ -74,20 +74,30 @@ def arrivals(trace: str, seed: int, seconds: float) -> NDArray[np.int64]:
     return np.round(TRACES[trace](rng, seconds) * NANO).astype(np.int64)
 
 
-def zoo_points() -> tuple[list[Point], dict[str, float]]:
-    """Give the shipped digits classifiers on both simulated accelerators, and the static watts of those."""
-    points, static_watts = [], {}
+class Host(NamedTuple):
+    """Operating points, and of their devices the static watts, and what powering up costs those that may be down."""
+
+    points: list[Point]
+    static_watts: dict[str, float]
+    reopening: dict[str, Cost]
+
+
+def zoo_points() -> Host:
+    """Give the shipped digits classifiers on both simulated accelerators."""
+    host = Host([], {}, {})
     for driver, variant in (("loihi-sim", "snn"), ("ncs2-sim", "dnn")):
         device = open_device(driver, driver, threads=1, core_watts=1.0, time_limit_seconds=1.0)
         read = artifact.read(ZOO / variant)
-        points += points_of(read, device, device.load(read))
-        static_watts[driver] = device.static_watts()
+        host.points.extend(points_of(read, device, device.load(read)))
+        host.static_watts[driver] = device.static_watts()
+        if reopening := device.reopening():
+            host.reopening[driver] = reopening
         device.close()
-    return points, static_watts
+    return host
 
 
-def ladder_points() -> tuple[list[Point], dict[str, float]]:
-    """Give eight invented points on three devices whose accuracy has its price, and the static watts of those.
+def ladder_points() -> Host:
+    """Give eight invented points on three devices whose accuracy has its price.
 
     Two of them are worth it at no price, as happens. An image may cost 2.5 times the mean.
     """
@@ -109,7 +119,8 @@ def ladder_points() -> tuple[list[Point], dict[str, float]]:
         )
         for device, kind, steps, accuracy, joules, seconds in figures
     ]  # fmt: skip
-    return points, {"chip": 0.1, "stick": 0.3, "card": 0.6}
+    reopening = {"stick": Cost(0.15, 0.2, 0.5), "card": Cost(0.3, 0.4, 0.8)}
+    return Host(points, {"chip": 0.1, "stick": 0.3, "card": 0.6}, reopening)
 
 
 POINTS = {"zoo": zoo_points, "ladder": ladder_points}

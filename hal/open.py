@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hal.device import Device
 
-DRIVERS = ("cpu", "loihi", "loihi-lava", "loihi-sim", "ncs2-sim")
+DRIVERS = ("cpu", "loihi", "loihi-lava", "loihi-sim", "ncs2", "ncs2-sim")
 # Drivers of a vendor's library and the environment that holds it, of `hal.runtimes`: they run in a worker only.
-RUNTIMES: dict[str, str] = {"loihi": "loihi", "loihi-lava": "loihi"}
+RUNTIMES: dict[str, str] = {"loihi": "loihi", "loihi-lava": "loihi", "ncs2": "ncs2", "ncs2-openvino-cpu": "ncs2"}
 
 
 def open_device(
@@ -22,12 +22,14 @@ def open_device(
     time_limit_seconds: float,
     partition: str = "",
     board: str = "",
+    usb_port: str = "",
 ) -> Device:
     """Open the device `name` with `driver`, one of `DRIVERS`.
 
-    `threads` is for drivers that compute on the host; `core_watts` prices a second of a host core and
-    `time_limit_seconds` bounds a run, both for `cpu`; `partition` and `board` choose a Loihi board. Raises `ValueError`
-    for an unknown driver, `DeviceUnavailable` when the hardware or its runtime is not there.
+    `threads` is for drivers that compute on the host; `core_watts` prices a second of a host core, for `cpu`;
+    `time_limit_seconds` bounds a run, for `cpu` and `ncs2`; `partition` and `board` choose a Loihi board, and
+    `usb_port` a stick. Raises `ValueError` for an unknown driver, `DeviceUnavailable` when the hardware or its runtime
+    is not there.
     """
     if driver == "cpu":
         from hal.cpu import Cpu
@@ -45,6 +47,11 @@ def open_device(
         from hal.loihi import Loihi
 
         return Loihi(name, silicon=driver == "loihi", partition=partition, board=board)
+    if driver in ("ncs2", "ncs2-openvino-cpu"):
+        from hal.ncs2 import CPU, MYRIAD, Ncs2
+
+        plugin = MYRIAD if driver == "ncs2" else CPU
+        return Ncs2(name, plugin=plugin, usb_port=usb_port, time_limit_seconds=time_limit_seconds)
     near = difflib.get_close_matches(driver, DRIVERS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known drivers are {', '.join(DRIVERS)}"
     raise ValueError(f"unknown driver {driver!r}; {hint}")

@@ -22,7 +22,7 @@ from hal.open import DRIVERS, open_device
 from hal.simulation import occupy
 from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
-from tests.hal.ways import IN_PROCESS, IN_WORKER, open_way
+from tests.hal.ways import IN_PROCESS, IN_WORKER, VENDORS, open_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,8 +73,12 @@ def _ways(resident: Artifact) -> list[tuple[int, int]]:
 def test_says_what_it_is(device: Device) -> None:
     """A device tells its name, its driver, what it runs and whose energy it tells, truthfully."""
     assert (device.name, device.driver) == ("one", device.driver)
-    assert device.driver in DRIVERS
-    assert device.simulated == device.driver.endswith(("-sim", "-lava")) == (device.provenance is Provenance.SIMULATED)
+    assert device.driver in DRIVERS or device.driver in VENDORS
+    assert (
+        device.simulated
+        == device.driver.endswith(("-sim", "-lava", "-cpu"))
+        == (device.provenance is Provenance.SIMULATED)
+    )
     assert device.boundary is (Boundary.HOST if device.driver == "cpu" else Boundary.ACCELERATOR)
     assert device.kind in (Kind.SNN, Kind.DNN)
     assert device.batch_limit >= 1
@@ -173,12 +177,12 @@ def test_manifest_that_lies(opening: Opening, way: str, changes: dict[str, objec
         opened.load(lying)
 
 
-@pytest.mark.parametrize("way", ["cpu", "ncs2-sim", "cpu in a worker"])
+@pytest.mark.parametrize("way", ["cpu", "ncs2-sim", "cpu in a worker", "ncs2-openvino-cpu in a worker"])
 def test_network_that_openvino_refuses(opening: Opening, way: str) -> None:
     """What OpenVINO cannot read is refused in one line, without its own exceptions."""
     opened = opening(way, "careful")
     honest = artifact.read(SHIPPED / "dnn")
-    broken = replace(honest, files={**honest.files, "model.xml": b"<net"})
+    broken = replace(honest, files={**honest.files, "model.xml": b"<net", "model.onnx": b"<net"})
     with pytest.raises(ArtifactError, match="OpenVINO refuses the network") as caught:
         opened.load(broken)
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IN_PROCESS = [driver for driver in DRIVERS if driver not in RUNTIMES]
 IN_WORKER = " in a worker"
 # What a vendor's library computes without the vendor's hardware.
-VENDORS = ("loihi-lava",)
+VENDORS = ("loihi-lava", "ncs2-openvino-cpu")
 WAYS = [driver + place for driver in IN_PROCESS for place in ("", IN_WORKER)] + [each + IN_WORKER for each in VENDORS]
 # Generous, since it is the host that is slow when it passes.
 WORKER_SECONDS = 30.0

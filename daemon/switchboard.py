@@ -99,7 +99,9 @@ class Switchboard:
         reign, number = self._owner.reign, self._journal.next_request_id()
         if point is not None:
             self._journal.reserved(number, reign, point, nanojoules, now)
-        return Record(number, reign, "", 0, self._unix(), now, 0, point, now, nanojoules)
+        return Record(
+            number, reign, "", 0, self._unix(), now, 0, point, now, nanojoules, sequence=self._journal.next_sequence()
+        )
 
 
 def _labels(lane: Lane) -> tuple[str, str, str, str]:

@@ -9,6 +9,7 @@ last nanosecond at which a window still touches a reign, since the limit changes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,16 @@ class Spending:
     started: NDArray[np.int64]
     ended: NDArray[np.int64]
     nanojoules: NDArray[np.int64]
+
+
+def energies_nanojoules(reigns: Sequence[Reign], spending: Spending) -> list[float]:
+    """Give the energy of each stretch of one policy, one after the other, static power included."""
+    reigns = sorted(reigns, key=lambda reign: reign.began)
+    switches = [now.began for before, now in pairwise(reigns) if now.policy != before.policy]
+    edges = np.array([reigns[0].began, *switches, max(reign.ended for reign in reigns)], np.float64)
+    times, totals = _cumulative(spending)
+    energies: list[float] = np.diff(np.interp(edges, times, totals) + _drawn(edges, *_static(reigns))).tolist()
+    return energies
 
 
 def worst_windows(reigns: Sequence[Reign], spending: Spending) -> dict[str, float]:

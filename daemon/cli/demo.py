@@ -25,8 +25,8 @@ from rich.progress import Progress
 
 from daemon.cli.output import AsJson, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control
-from daemon.history import read_journal
-from daemon.windows import worst_windows
+from daemon.history import History, read_journal
+from daemon.windows import energies_nanojoules, worst_windows
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
@@ -69,8 +69,7 @@ def demo(
         with _daemon(place):
             phases, journal_nanojoules = asyncio.run(_drive(place, images, labels, rate))
         history = read_journal(place / "state" / "journal.db")
-        worst = worst_windows(history.reigns, history.spending)
-        result = _result(phases, worst, journal_nanojoules, time.monotonic() - started)
+        result = _result(phases, history, journal_nanojoules, time.monotonic() - started)
     out.write_text(_to_json(result))
     if json:
         print_json(result)
@@ -164,10 +163,12 @@ async def _classify(stub: Any, image: bytes, label: str, phase: Phase) -> None:
     phase.correct += reply.labels[0].name == label
 
 
-def _result(phases: list[Phase], worst: dict[str, float], journal_nanojoules: int, seconds: float) -> dict[str, Any]:
+def _result(phases: list[Phase], history: History, journal_nanojoules: int, seconds: float) -> dict[str, Any]:
+    worst = worst_windows(history.reigns, history.spending)
+    drawn = energies_nanojoules(history.reigns, history.spending)[-len(phases) :]
     replies = [reply for phase in phases for reply in phase.replies]
     return {
-        "policies": [_phase_result(phase, worst) for phase in phases],
+        "policies": [_phase_result(phase, nanojoules, worst) for phase, nanojoules in zip(phases, drawn, strict=True)],
         "reply_nanojoules": sum(_total(reply) for reply in replies),
         "journal_nanojoules": journal_nanojoules,
         "seconds": round(seconds, 3),
@@ -178,7 +179,7 @@ def _total(reply: pb.ClassifyReply) -> int:
     return reply.energy.dynamic_nanojoules + reply.energy.static_nanojoules
 
 
-def _phase_result(phase: Phase, worst: dict[str, float]) -> dict[str, Any]:
+def _phase_result(phase: Phase, drawn_nanojoules: float, worst: dict[str, float]) -> dict[str, Any]:
     answered = len(phase.replies)
     share = Counter(reply.device for reply in phase.replies)
     dynamic = sum(reply.energy.dynamic_nanojoules for reply in phase.replies)
@@ -194,6 +195,7 @@ def _phase_result(phase: Phase, worst: dict[str, float]) -> dict[str, Any]:
         "devices": {device: count / answered for device, count in sorted(share.items())},
         "dynamic_joules_per_request": dynamic * 1e-9 / max(answered, 1),
         "total_joules_per_request": sum(_total(reply) for reply in phase.replies) * 1e-9 / max(answered, 1),
+        "device_joules": drawn_nanojoules * 1e-9,
         "p50_seconds": percentiles[49],
         "p99_seconds": percentiles[98],
         "worst_window_fraction": worst[phase.policy.name],
@@ -215,6 +217,7 @@ def _print(result: dict[str, Any], out: Path) -> None:
         "devices": lambda row: ", ".join(f"{device} {share:.0%}" for device, share in row["devices"].items()),
         "dynamic energy per request": lambda row: joules(row["dynamic_joules_per_request"] * 1e9),
         "total energy per request": lambda row: joules(row["total_joules_per_request"] * 1e9),
+        "energy of the devices, idle included": lambda row: joules(row["device_joules"] * 1e9),
         "latency p50": lambda row: f"{row['p50_seconds'] * 1e3:.2f} ms",
         "latency p99": lambda row: f"{row['p99_seconds'] * 1e3:.2f} ms",
         "worst window, of the budget": lambda row: f"{row['worst_window_fraction']:.2%}",

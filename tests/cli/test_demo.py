@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 POLICY_KEYS = [
     "policy", "budget_watts", "window_seconds", "requests", "answered", "rejected", "accuracy", "devices",
-    "dynamic_joules_per_request", "total_joules_per_request", "p50_seconds", "p99_seconds", "worst_window_fraction",
+    "dynamic_joules_per_request", "total_joules_per_request", "device_joules", "p50_seconds", "p99_seconds",
+    "worst_window_fraction",
 ]  # fmt: skip
 
 
@@ -75,6 +76,13 @@ def test_tight_policy_saves(demonstrated: tuple[str, dict[str, Any]]) -> None:
     assert tight["answered"] >= 0.95 * 360
     assert tight["accuracy"] >= 0.95
     assert tight["dynamic_joules_per_request"] <= generous["dynamic_joules_per_request"] / 3
+
+
+def test_idle_devices_are_powered_down(demonstrated: tuple[str, dict[str, Any]]) -> None:
+    """Only the tight policy lets the stick be powered down: all devices draw far less under it, idle included."""
+    generous, balanced, tight = demonstrated[1]["policies"]
+    assert all(policy["device_joules"] > 0.55 * 10 for policy in (generous, balanced))
+    assert 0.1 * 10 < tight["device_joules"] < balanced["device_joules"] / 2
 
 
 def test_people_read_the_same(demonstrated: tuple[str, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`loihi-lava` behind its worker against `loihi-sim`, and `loihi` where there is no board."""
+"""`loihi-lava` behind its worker against `loihi-sim`, live: the same scores, steps, joules and seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from daemon.repository import SHIPPED, scan
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
-from hal.errors import ArtifactError, DeviceUnavailable, Reason
+from hal.errors import ArtifactError
 from hal.loihi_sim import LoihiSim
 from models import writer
 from tests.hal.ways import open_way
@@ -114,10 +114,3 @@ def test_no_process_stays() -> None:
     assert alive == []
     assert set(SHARED_MEMORY.iterdir()) <= memory
     device.close()
-
-
-def test_no_extension() -> None:
-    """What is missing for a board is said: Intel's extension, which is on no index."""
-    with pytest.raises(DeviceUnavailable, match=r"lava\.utils\.loihi2_profiler") as caught:
-        open_way("loihi in a worker", "board")
-    assert caught.value.reason is Reason.NO_RUNTIME

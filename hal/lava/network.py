@@ -8,9 +8,6 @@ until that very step and is forgotten with the state, so only synapses with a fu
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -28,6 +25,7 @@ from lava.proc.sdn.process import SigmaDelta as LavaSigmaDelta
 
 from hal.energy.loihi import Events
 from hal.errors import ArtifactError, CapacityError
+from hal.lava.children import keep_together
 from hal.lava.processes import SoftResetLif, Tally
 from hal.snn import reference
 from hal.snn.network import (
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
 
 # Spikes are 0 and 1, or graded with a sign.
 BINARY, GRADED_MESSAGE_BITS = 0, 16
-# prctl(2): the signal that the kernel sends when the parent has died.
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ class Resident:
     def __init__(
         self, network: Network, most_steps: int, *, chip: bool = False, callbacks: Optional[list[Any]] = None
     ) -> None:
-        _let_children_die_with_us()
+        keep_together()
         self._network = network
         self._graph = Graph(network)
         self._lead = len(network.layers) - 1
@@ -300,24 +296,3 @@ def _ours(values: NDArray[Any]) -> Integers:
     ordered = values.transpose(2, 1, 0) if values.ndim == 3 else values
     whole: Integers = np.rint(ordered).astype(np.int64).reshape(-1)
     return whole
-
-
-def _let_children_die_with_us() -> None:
-    """Let every process that Lava forks end with this one, however it ends: none of them notices otherwise."""
-    if _parents:
-        return
-    _parents.append(os.getpid())
-    library = ctypes.CDLL(None)
-
-    def before() -> None:
-        _parents[0] = os.getpid()
-
-    def after() -> None:
-        library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != _parents[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    os.register_at_fork(before=before, after_in_child=after)
-
-
-_parents: list[int] = []

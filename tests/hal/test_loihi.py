@@ -16,12 +16,13 @@ from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Kind
 from hal.errors import ArtifactError
 from hal.loihi_sim import LoihiSim
+from hal.remote import RemoteDevice
 from models import writer
 from tests.hal.ways import open_way
 from tests.snn import random_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hal.device import Device
     from hal.snn.network import Network
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where Linux keeps it)
+SHARED_MEMORY = "/dev/shm/psm_"  # noqa: S108 (where Linux and Python keep it)
 IMAGES = 4
 # Of these, 20 are compared; what Lava cannot run is passed over.
 SPIKING, SIGMA_DELTA = (range(100, 160), 14), (range(200, 230), 6)
@@ -100,17 +101,19 @@ def test_random_networks(lava: Device, tmp_path: Path, family: str, seeds: range
     assert refusals <= {"Lava delays dense synapses only"}
 
 
-def test_no_process_stays() -> None:
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["worker", "group"])
+def test_nothing_stays(kill: Callable[[int, int], None]) -> None:
     """When the worker is killed, none of the processes that Lava started stays, nor the memory that they shared."""
-    memory = set(SHARED_MEMORY.iterdir())
     device = open_way("loihi-lava in a worker", "victim")
+    assert isinstance(device, RemoteDevice)
     device.load(next(each for each in scan(SHIPPED).artifacts if each.manifest.kind is Kind.SNN))
-    worker = psutil.Process(device.pid)  # type: ignore[attr-defined]
+    worker = psutil.Process(device.pid)
     started = worker.children(recursive=True)
     assert len(started) > 4
-    assert set(SHARED_MEMORY.iterdir()) - memory
-    os.kill(worker.pid, signal.SIGKILL)
+    memory = {Path(mapped.path) for mapped in worker.memory_maps() if mapped.path.startswith(SHARED_MEMORY)}
+    assert any(path.exists() for path in memory)
+    kill(worker.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []
-    assert set(SHARED_MEMORY.iterdir()) <= memory
+    assert not any(path.exists() for path in memory)
     device.close()

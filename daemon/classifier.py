@@ -96,6 +96,7 @@ def _reply(request: pb.ClassifyRequest, model: Model, answer: Answer) -> pb.Clas
         _common(
             model.name, model.version, point.variant, point.digest, point.device, point.simulated, answer.steps,
             answer.policy, energy.provenance, energy.sharing, energy.state, energy.boundary,
+            point.fallback_of,
         )
     )  # fmt: skip
     reply.request_id = answer.request_id
@@ -124,13 +125,13 @@ def _best(scores: NDArray[np.float32], top_k: int) -> list[tuple[int, float]]:
 @lru_cache(maxsize=1024)
 def _common(
     model: str, version: str, variant: str, digest: str, device: str, simulated: bool, steps: int, policy: str,
-    provenance: str, sharing: str, state: str, boundary: str,
+    provenance: str, sharing: str, state: str, boundary: str, fallback_of: str,
 ) -> bytes:  # fmt: skip
     """Serialise what is the same in many replies: to parse it costs a third of setting it field by field."""
     energy = pb.EnergyReport(provenance=provenance, sharing=sharing, state=state, boundary=boundary)
     return pb.ClassifyReply(
         model=model, version=version, variant=variant, artifact_digest=digest, device=device, simulated=simulated,
-        steps=steps, policy=policy, energy=energy,
+        steps=steps, policy=policy, energy=energy, fallback_of=fallback_of,
     ).SerializeToString()  # fmt: skip
 
 

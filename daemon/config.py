@@ -38,7 +38,11 @@ class Server(Section, frozen=True):
 
 
 class DeviceConfig(Section, frozen=True):
-    """`[device.NAME]`: one device. `threads`, `core_watts` and `time_limit_seconds` are for those that need them.
+    """`[device.NAME]`: one device. `threads` and `core_watts` are for those that need them.
+
+    A run that takes longer than `time_limit_seconds` is given up: the device hangs. With `worker` a device of this
+    process runs in one of its own, as those of vendors' libraries always do, under the interpreter `python` where it is
+    named. The device `fallback` serves only while this one is lost.
 
     With `calibrated_bounds` a request reserves the calibration's upper bound, which no image seen exceeded, in place of
     the device's own, which none can.
@@ -47,7 +51,10 @@ class DeviceConfig(Section, frozen=True):
     driver: str
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     core_watts: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 7.5
-    time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 1.0
+    time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 0.9
+    worker: bool = False
+    python: str = ""
+    fallback: str = ""
     calibrated_bounds: bool = False
 
 
@@ -140,6 +147,7 @@ def _check(config: Config) -> None:
             f"start_policy: no such policy {config.start_policy!r}{near(config.start_policy, config.policy)}"
         )
     for name, device in config.device.items():
+        _check_fallback(name, config.device)
         if device.driver not in DRIVERS:
             raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{near(device.driver, DRIVERS)}")
     for name, policy in config.policy.items():
@@ -161,6 +169,24 @@ def _check_policy(key: str, policy: PolicyConfig, devices: list[str]) -> None:
             raise ValueError(f"{key}.power_down: no such device {device!r}{near(device, devices)}")
     if policy.pin in policy.power_down:
         raise ValueError(f"{key}.power_down: {policy.pin!r} is what the policy is pinned to")
+
+
+def _check_fallback(name: str, devices: dict[str, DeviceConfig]) -> None:
+    """Check that a device's fallback exists, stands in for nobody else, and that no chain of them comes back."""
+    fallback = devices[name].fallback
+    if not fallback:
+        return
+    if fallback not in devices:
+        raise ValueError(f"device.{name}.fallback: no such device {fallback!r}{near(fallback, devices)}")
+    others = [other for other, device in devices.items() if device.fallback == fallback and other != name]
+    if others:
+        raise ValueError(f"device.{name}.fallback: {fallback!r} already stands in for {others[0]!r}")
+    chain = [name]
+    while fallback:
+        if fallback in chain:
+            raise ValueError(f"device.{name}.fallback: {' -> '.join([*chain, fallback])} goes in a circle")
+        chain.append(fallback)
+        fallback = devices[fallback].fallback
 
 
 def near(word: str, known: Iterable[str]) -> str:

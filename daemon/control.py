@@ -51,7 +51,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
 
     async def Devices(self, request: pb.DevicesRequest, context: Context) -> pb.DevicesReply:  # noqa: N802
         """List the devices."""
-        fleet = self._dispatcher.fleet
+        fleet, now = self._dispatcher.fleet, self._clock()
         points = [point for versions in fleet.models.values() for model in versions.values() for point in model.points]
         reply = pb.DevicesReply()
         for lane in fleet.lanes.values():
@@ -63,11 +63,14 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 name=lane.name,
                 driver=lane.config.driver,
                 simulated=lane.device.simulated if lane.device else False,
-                health="lost" if lane.lost else "up",
+                health=lane.state.value,
                 static_watts=lane.static_watts,
                 queued=lane.queued,
                 programs=sorted(programs),
-                detail=str(lane.failure) if lane.failure else "",
+                detail=str(lane.health.failure) if lane.health.failure else "",
+                health_seconds=(now - lane.health.since) / NANO,
+                telemetry=lane.telemetry,
+                fallback_of=fleet.principals.get(lane.name, ""),
                 power=supply.state.value,
                 break_even_seconds=supply.break_even_nanoseconds / NANO if supply.reopening else 0.0,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.budget import Budget, Limit, limit_of
@@ -118,6 +119,8 @@ class Dispatcher:
         self.switchboard = Switchboard(self.power, fleet, journal, self, clock, unix)
         for lane in fleet.lanes.values():
             lane.landed = self._landed
+            lane.gave_up = partial(self._take_back, lane.name)
+        fleet.came_up = self.switchboard.found
         self.reign = journal.reign(start, limit, fleet.static_watts, clock())
 
     def seed(self, spent: list[tuple[int, int]]) -> None:
@@ -311,6 +314,12 @@ class Dispatcher:
             self._journal.reserved(flight.request_id, flight.reign, job.point, flight.failed_nanojoules, self._clock())
             if not flight.landing.done():
                 flight.landing.set_exception(_Recalled())
+
+    def _take_back(self, device: str) -> None:
+        """Let everything that waits for a lost device be decided again."""
+        for job in list(self._flying):
+            if job.point.device == device:
+                self._recall(job)
 
     def _call_off(self, job: Job) -> bool:
         """Take an attempt out of its queue and give its reservation back, unless it runs or has landed."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -17,16 +18,18 @@ import structlog
 from daemon.budget import Reservation
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
+from daemon.health import Health, State, unavailable
+from daemon.opening import open_configured
 from daemon.points import Point
-from hal.device import Cost, Device, Inference
-from hal.errors import DeviceUnavailable, HalError, Reason
-from hal.open import open_device
+from hal.device import Cost, Device, Inference, limit_seconds
+from hal.errors import DeviceUnavailable, Reason
+from hal.remote import RemoteDevice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# How long a device that failed is left alone before it is tried again.
-REST_NANOSECONDS = 5 * NANO
+# A device that has not closed by then is left to the end of the process.
+CLOSE_SECONDS = 20.0
 
 log = structlog.get_logger()
 # What ends a device's thread.
@@ -65,40 +68,51 @@ Task = Job | Callable[[], None] | None
 class Lane:
     """One device with its queue, its thread and its health. All methods are called on the event loop.
 
-    `landed` is called there with the jobs of a batch that ended, and their common outcome.
+    `landed` is called there with the jobs of a batch that ended, and their common outcome, `gave_up` when the device is
+    lost and what waits for it has to be taken back, `changed` when its health is another one.
     """
 
     def __init__(self, name: str, config: DeviceConfig, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self.config = config
         self.landed: Callable[[list[Job], Outcome], None]
+        self.gave_up: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = _nothing
         self.device: Device | None = None
-        self.failure: HalError | None = None
+        self.health = Health(clock())
+        # Set while the device is lost and nobody opens it anew.
+        self.down = asyncio.Event()
+        self.telemetry: dict[str, float] = {}
+        self.powered = True
         self.static_watts = 0.0
         self.reopening: Cost | None = None
         self.queued = 0
         self.backlog_seconds = 0.0
         self._clock = clock
         self._loop = loop
-        self._rests_until = 0
+        # The device's thread notes here what it runs, and whether the device failed since it was opened.
+        self._running: list[Job] | None = None
+        self._broken = False
+        # A batch that was given up while it ran; when it returns nobody waits for it.
+        self._abandoned: list[Job] | None = None
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._held: list[Task] = []
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        """Take from the queue until it is closed."""
+        """Take from the queue until it is closed. What waits behind a failure is taken back by the event loop."""
         _yield_to_the_loop()
         while (task := self._held.pop() if self._held else self._tasks.get()) is not CLOSE:
-            if isinstance(task, Job):
-                self._run(self._gather(task))
-            else:
+            if not isinstance(task, Job):
                 task()
+            elif not self._broken:
+                self._run(self._gather(task))
 
     def _gather(self, job: Job) -> list[Job]:
         """Add to a job those of the same point that wait behind it, as many as the device takes at once."""
-        batch, images = [job], len(job.images)
-        limit = self.device.batch_limit if self.device else 1
+        batch, images, device = [job], len(job.images), self.device
+        limit = device.batch_limit if device else 1
         while images < limit and not self._tasks.empty():
             task = self._tasks.get()
             if not isinstance(task, Job) or task.point is not job.point or images + len(task.images) > limit:
@@ -116,26 +130,97 @@ class Lane:
             try:
                 result = function()
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets it)
-                self._loop.call_soon_threadsafe(future.set_exception, error)
+                self._loop.call_soon_threadsafe(_settle, future, partial(future.set_exception, error))
             else:
-                self._loop.call_soon_threadsafe(future.set_result, result)
+                self._loop.call_soon_threadsafe(_settle, future, partial(future.set_result, result))
 
         self._tasks.put(task)
         return future
 
-    async def open(self) -> None:
-        """Open the device; a failure is kept and told, and keeps no other device from serving."""
-        options = self.config
+    async def open(self) -> Device:
+        """Open the device, anew where it was open. Raises whatever its driver raises."""
+        self.down.clear()
+        return await self.call(self._open)
+
+    def _open(self) -> Device:
+        """Open the device on its thread."""
+        old, self.device = self.device, None
+        if old is not None:
+            _close(old)
+        device = self.device = open_configured(self.name, self.config, self._say)
+        self._broken = False
+        return device
+
+    def switch(self, on: bool) -> asyncio.Future[None]:
+        """Power the device down, or up again."""
+        self.powered = False
+        done = self.call(partial(self._switch, on))
+        done.add_done_callback(partial(self._switched, on))
+        return done
+
+    def _switch(self, on: bool) -> None:
+        """Power the device on its thread."""
         try:
-            self.device = await self.call(
-                lambda: open_device(
-                    options.driver, self.name, threads=options.threads, core_watts=options.core_watts,
-                    time_limit_seconds=options.time_limit_seconds,
-                )
-            )  # fmt: skip
-        except HalError as error:
-            self.failure = error
-            log.warning("device unavailable", device=self.name, error=str(error))
+            if self.device is None:
+                raise DeviceUnavailable(self.name, Reason.LOST, "it is not open")
+            self.device.power(on)
+        except Exception:
+            self._broken = True
+            raise
+
+    def _switched(self, on: bool, done: asyncio.Future[None]) -> None:
+        self.powered = on and done.exception() is None
+        self.changed()
+
+    def _say(self, line: str) -> None:
+        log.info("worker says", device=self.name, line=line)
+
+    def opened(self) -> None:
+        """Note that the device is open and loaded."""
+        self.powered = True
+        self.health.opened(self._clock())
+        log.info("device up", device=self.name, health=self.health.state.value)
+        self.changed()
+
+    def fail(self, failure: DeviceUnavailable, at: int) -> None:
+        """Note that the device failed: it is lost until it was opened anew, and what waits for it is taken back."""
+        was_usable = self.health.usable
+        if self.health.failed(failure, at):
+            note = log.error if was_usable else log.warning
+            event = "device lost" if was_usable else "device unavailable"
+            note(event, device=self.name, reason=failure.reason.value, detail=failure.detail)
+        self.down.set()
+        self.gave_up()
+        self.changed()
+
+    def watch(self) -> None:
+        """Notice a run that takes too long, and a worker that died at rest."""
+        running, device, now = self._running, self.device, self._clock()
+        if device is None or not self.health.usable:
+            return
+        if isinstance(device, RemoteDevice):
+            # It keeps the time limit itself.
+            if self.queued == 0 and not device.alive():
+                self.fail(DeviceUnavailable(self.name, Reason.LOST, "its worker died at rest"), now)
+        elif running is not None and now - running[0].started > self._limit_nanoseconds(device, running):
+            self._abandoned = running
+            self._land(running, DeviceUnavailable(self.name, Reason.HUNG, "a run does not end"), now)
+
+    def _limit_nanoseconds(self, device: Device, jobs: list[Job]) -> float:
+        images = sum(len(job.images) for job in jobs)
+        each = jobs[0].point.service_seconds
+        return limit_seconds(self.config.time_limit_seconds, device.batch_limit, images, each) * NANO
+
+    async def probe(self) -> None:
+        """Ask a device that has nothing to do for its telemetry: one that does not answer is lost."""
+        device = self.device
+        if device is None or self.queued or not (self.health.usable and self.powered):
+            return
+        try:
+            self.telemetry = await self.call(device.telemetry)
+        except Exception as error:  # noqa: BLE001 (a driver may raise anything)
+            if self.device is device and self.health.usable:
+                self.fail(unavailable(self.name, error), self._clock())
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
@@ -159,28 +244,31 @@ class Lane:
             images += len(job.images)
         point = timely[0].point
         batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
+        self._running = timely
         try:
             outcome: Outcome = point.program(batch, point.steps, point.margin)
         except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
-            outcome = unavailable(self.name, error)
+            outcome, self._broken = unavailable(self.name, error), True
+        self._running = None
         self._loop.call_soon_threadsafe(self._finish, timely, outcome, self._clock())
 
     def _finish(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
+        if jobs is self._abandoned:
+            self._abandoned = None
+            return
         if isinstance(outcome, Inference):
-            self.failure = None
+            if self.health.failure is not None and self.health.answered(ended):
+                self.changed()
             jobs[0].point.observe((ended - jobs[0].started) / NANO / len(outcome.scores))
-        elif outcome is not None:
+        self._land(jobs, outcome, ended)
+
+    def _land(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
+        if isinstance(outcome, DeviceUnavailable):
             self.fail(outcome, ended)
         for job in jobs:
             job.ended = ended
             self._leave(job)
         self.landed(jobs, outcome)
-
-    def fail(self, failure: DeviceUnavailable, at: int) -> None:
-        """Leave the device alone for a while, since it failed."""
-        self.failure = failure
-        self._rests_until = at + REST_NANOSECONDS
-        log.error("device failed", device=self.name, reason=failure.reason.value, detail=failure.detail)
 
     def call_off(self, job: Job) -> bool:
         """Take a job out of the queue, or tell that it already runs."""
@@ -194,16 +282,23 @@ class Lane:
         self.backlog_seconds = self.backlog_seconds - job.expected_seconds if self.queued else 0.0
 
     @property
+    def state(self) -> State:
+        """Tell the device's health, or that it is powered down."""
+        return State.OFF if self.health.usable and not self.powered else self.health.state
+
+    @property
     def lost(self) -> bool:
-        """Tell whether the device cannot serve now; one that failed is tried again after a rest."""
-        return self.device is None or (self.failure is not None and self._clock() < self._rests_until)
+        """Tell whether the device cannot serve now."""
+        return not self.health.usable
 
     async def close(self) -> None:
         """Finish what is queued and let go of the device."""
         if self.device is not None:
-            await self.call(self.device.close)
+            self._tasks.put(partial(_close, self.device))
         self._tasks.put(CLOSE)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, 0.0 if self._abandoned else CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.warning("device does not close", device=self.name)
 
 
 def _yield_to_the_loop() -> None:
@@ -216,8 +311,17 @@ def _yield_to_the_loop() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def unavailable(device: str, error: BaseException) -> DeviceUnavailable:
-    """Turn whatever a driver raised into the device's failure."""
-    if isinstance(error, DeviceUnavailable):
-        return error
-    return DeviceUnavailable(device, Reason.FAILED, f"{type(error).__name__}: {error}")
+def _settle(future: asyncio.Future[T], end: Callable[[], None]) -> None:
+    """End a future, unless nobody waits for it any more."""
+    if not future.done():
+        end()
+
+
+def _close(device: Device) -> None:
+    """Let go of a device, whatever it says to that."""
+    with suppress(Exception):
+        device.close()
+
+
+def _nothing() -> None:
+    """Nobody listens yet."""

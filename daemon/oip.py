@@ -57,7 +57,8 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: AnyContext) -> pb.ServerReadyResponse:  # noqa: N802
         """Tell whether any model can be served."""
-        ready = any(model.points for versions in self._dispatcher.fleet.models.values() for model in versions.values())
+        fleet = self._dispatcher.fleet
+        ready = any(fleet.serves(model) for versions in fleet.models.values() for model in versions.values())
         return pb.ServerReadyResponse(ready=ready)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: AnyContext) -> pb.ModelReadyResponse:  # noqa: N802
@@ -66,8 +67,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             model = self._dispatcher.fleet.find(request.name, request.version)
         except RequestError:
             return pb.ModelReadyResponse(ready=False)
-        lanes = self._dispatcher.fleet.lanes
-        return pb.ModelReadyResponse(ready=any(not lanes[point.device].lost for point in model.points))
+        return pb.ModelReadyResponse(ready=self._dispatcher.fleet.serves(model))
 
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: AnyContext
@@ -201,6 +201,7 @@ def _response(request: pb.ModelInferRequest, model: Model, answer: Answer, class
     common = _common(
         model.name, model.version, model.manifest.output, datatype, shape, energy.provenance, energy.sharing,
         energy.state, point.device, point.variant, answer.policy, point.simulated, answer.steps,
+        point.fallback_of,
     )  # fmt: skip
     own = pb.ModelInferResponse(id=request.id, raw_output_contents=[raw])
     return common + _joules(energy) + own.SerializeToString()
@@ -215,6 +216,7 @@ def _ranked(scores: NDArray[np.float32], labels: tuple[str, ...], classes: int) 
 def _common(
     name: str, version: str, output: str, datatype: str, shape: tuple[int, int], provenance: str, sharing: str,
     state: str, device: str, variant: str, policy: str, simulated: bool, steps: int,
+    fallback_of: str,
 ) -> bytes:  # fmt: skip
     """Serialise what is the same in many responses."""
     response = pb.ModelInferResponse(model_name=name, model_version=version)
@@ -228,6 +230,8 @@ def _common(
     parameters["policy"].string_param = policy
     parameters["simulated"].bool_param = simulated
     parameters["steps"].int64_param = steps
+    if fallback_of:
+        parameters["fallback_of"].string_param = fallback_of
     return response.SerializeToString()
 
 

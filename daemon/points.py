@@ -16,7 +16,8 @@ LEARNING_RATE = 0.1
 class Point:
     """A program on a device and how long it runs, with accuracy, expected and largest energy, and service time.
 
-    `service_seconds` begins as the model's figure and follows what the device's queue sees.
+    `service_seconds` begins as the model's figure and follows what the device's queue sees. `fallback_of` names the
+    device that this one stands in for, where it does.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Point:
     seconds: float
     program: Program = field(repr=False)
     service_seconds: float = 0.0
+    fallback_of: str = ""
     journal_id: int = 0
 
     def observe(self, seconds: float) -> None:

@@ -27,7 +27,11 @@ def check(name: str, policy: PolicyConfig, supplies: Iterable[Supply], points: S
             raise PolicyRefused(
                 f"policy.{name}.{key}: {watts} is below the static power of {static:.3f} W that must stay on"
             )
-    pinned = [point for point in points if policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)]
+    pinned = [
+        point
+        for point in points
+        if policy.strategy != "pin" or policy.pin in {point.device, point.kind.value, point.fallback_of}
+    ]
     best = max((point.accuracy for point in pinned), default=1.0)
     if best < policy.min_accuracy:
         raise PolicyRefused(

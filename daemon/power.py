@@ -184,6 +184,13 @@ class Power:
             if supply.state is State.WAITING and self._budget.room_nanojoules(now) >= 0:
                 self._open(supply, now, "the policy keeps it on")
 
+    def found(self, device: str, watts: float, reopening: Cost | None, now: int) -> None:
+        """Take over what a device draws that has come up, for the first time or again."""
+        supply = self.supplies[device]
+        if supply.state is not State.OFF and watts != supply.watts:
+            self._budget.change_static(self._budget.static_watts + watts - supply.watts, now)
+        supply.watts, supply.reopening = watts, reopening
+
     def done(self, device: str, on: bool, now: int) -> int:
         """Take a device for on or off, as a switch has made it; give the dynamic nanojoules of powering up."""
         supply = self.supplies[device]

@@ -130,7 +130,7 @@ class Router:
         energy = wanted.max_energy_nanojoules
         if energy is not None and point.dynamic_nanojoules * wanted.images > energy:
             return False
-        return policy.strategy != "pin" or policy.pin in (point.device, point.kind.value)
+        return policy.strategy != "pin" or policy.pin in {point.device, point.kind.value, point.fallback_of}
 
     def _order(
         self, points: list[Point], waits: dict[str, float], images: int, now: int, rise_watts: float = 0.0

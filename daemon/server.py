@@ -10,16 +10,13 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon import calibration, oip
@@ -29,6 +26,7 @@ from daemon.config import Config
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
+from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
 from daemon.repository import SHIPPED, scan
 from protos import jouled_pb2, jouled_pb2_grpc
@@ -70,27 +68,6 @@ class Places:
         return self.runtime / "control" / "control.sock"
 
 
-class _Told(Exception):
-    """Who watches the health has been told of the drain."""
-
-
-class Health(HealthServicer):  # type: ignore[misc]
-    """The health of the services. Watches end with the news of the drain, which would wait for them in vain."""
-
-    draining = False
-
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
-        """Tell the status of a service, and each change of it until the drain."""
-
-        async def write(reply: health_pb2.HealthCheckResponse) -> None:
-            await context.write(reply)
-            if self.draining and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
-                raise _Told
-
-        with suppress(_Told):
-            await super().Watch(request, SimpleNamespace(write=write))
-
-
 class StartError(Exception):
     """The daemon cannot start: the message says why."""
 
@@ -113,10 +90,14 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
         oip.add_to_server(oip.OpenInference(dispatcher, config.server, clock), inference)
-        await _offer(inference, statuses, [CLASSIFIER, oip.SERVICE])
+        services = ["", CLASSIFIER, oip.SERVICE]
+        _offer(inference, statuses, services[1:])
         operator = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
-        await _offer(operator, statuses, [CONTROL])
+        _offer(operator, statuses, [CONTROL])
+        await statuses.set(CONTROL, SERVING)
+        following = asyncio.create_task(statuses.follow(dispatcher.fleet, services))
+        stack.callback(following.cancel)
         if config.server.tcp_address:
             _bind(inference, config.server.tcp_address)
         _bind_socket(inference, places.inference_socket)
@@ -174,12 +155,10 @@ def _server(message_bytes_limit: int) -> grpc.aio.Server:
     return grpc.aio.server(options=[*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)])
 
 
-async def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
+def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
     """Add health and reflection for the services."""
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    for service in ["", *services]:
-        await statuses.set(service, health_pb2.HealthCheckResponse.SERVING)
 
 
 def _bind(server: grpc.aio.Server, address: str) -> None:

@@ -11,11 +11,12 @@ import structlog
 from daemon.clock import Clock
 from daemon.config import PolicyConfig
 from daemon.fleet import Fleet
+from daemon.health import unavailable
 from daemon.journal import Journal, Record
 from daemon.journal_store import MAINTENANCE
-from daemon.lane import Lane, unavailable
+from daemon.lane import Lane
 from daemon.ledger import Energy
-from daemon.power import Power, Switch
+from daemon.power import Power, State, Switch
 
 # How often the power states are looked at; a policy switch and a request look at once.
 STEP_SECONDS = 0.5
@@ -58,12 +59,27 @@ class Switchboard:
         while self._power.switches:
             switch = self._power.switches.pop(0)
             lane = self._fleet.lanes[switch.device]
-            assert lane.device is not None  # noqa: S101 (only an open device tells what powering it up costs)
             log.info("power switches", device=lane.name, to=switch.to, reason=switch.reason)
             self._draw(lane)
             record = self._begin_record(lane) if switch.on else None
-            done = lane.call(partial(lane.device.power, switch.on))
+            done = lane.switch(switch.on)
             done.add_done_callback(partial(self._end, lane, switch, record))
+
+    def found(self, lane: Lane, watts: float) -> None:
+        """Take a device into account that was not there before, or is again; what is to be down goes down again."""
+        for point in self._fleet.points():
+            if not point.journal_id:
+                self._journal.register(point)
+        self._power.found(lane.name, watts, lane.reopening, self._clock())
+        if self._power.supplies[lane.name].state in {State.OFF, State.WAITING}:
+            lane.switch(False).add_done_callback(partial(self._end_again, lane))
+        self._draw(lane)
+        self._owner.settled()
+
+    def _end_again(self, lane: Lane, done: asyncio.Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            lane.fail(unavailable(lane.name, error), self._clock())
 
     def _end(self, lane: Lane, switch: Switch, record: Record | None, done: asyncio.Future[None]) -> None:
         """Note how a switch ended."""

@@ -138,10 +138,9 @@ class Device(Protocol):
         ...
 
 
-def limit_seconds(time_limit_seconds: float, batch_limit: int, images: int, cost: Optional[Cost]) -> float:
-    """Tell how long a run may take before its device counts as hung.
+def limit_seconds(time_limit_seconds: float, batch_limit: int, images: int, seconds_each: float) -> float:
+    """Tell how long a run may take before its device counts as hung, when an image is expected to take `seconds_each`.
 
     The limit is for what the device takes at once, and never below four times what the run is expected to take.
     """
-    expected = cost.seconds * images if cost else 0.0
-    return max(time_limit_seconds * -(-images // batch_limit), 4 * expected)
+    return max(time_limit_seconds * -(-images // batch_limit), 4 * seconds_each * images)

@@ -302,8 +302,8 @@ class RemoteProgram:
 
     def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images in the worker; see `Program`."""
-        device, cost = self._device, self._costs.get((steps, margin))
-        seconds = limit_seconds(device.time_limit_seconds, device.batch_limit, len(images), cost)
+        device, each = self._device, self.cost(steps, margin).seconds
+        seconds = limit_seconds(device.time_limit_seconds, device.batch_limit, len(images), each)
         return device.run(self._digest, images, steps, margin, seconds, self._classes)
 
 

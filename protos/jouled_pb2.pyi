@@ -37,7 +37,7 @@ class ClassifyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., image: _Optional[bytes] = ..., top_k: _Optional[int] = ..., max_energy_joules: _Optional[float] = ..., min_accuracy: _Optional[float] = ..., tag: _Optional[str] = ...) -> None: ...
 
 class ClassifyReply(_message.Message):
-    __slots__ = ("request_id", "labels", "model", "version", "variant", "artifact_digest", "device", "simulated", "steps", "policy", "energy", "device_seconds", "queue_seconds", "journaled", "tag")
+    __slots__ = ("request_id", "labels", "model", "version", "variant", "artifact_digest", "device", "simulated", "steps", "policy", "energy", "device_seconds", "queue_seconds", "journaled", "tag", "fallback_of")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class ClassifyReply(_message.Message):
     QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     JOURNALED_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_OF_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     labels: _containers.RepeatedCompositeFieldContainer[Label]
     model: str
@@ -68,7 +69,8 @@ class ClassifyReply(_message.Message):
     queue_seconds: float
     journaled: bool
     tag: str
-    def __init__(self, request_id: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., variant: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., device: _Optional[str] = ..., simulated: _Optional[bool] = ..., steps: _Optional[int] = ..., policy: _Optional[str] = ..., energy: _Optional[_Union[EnergyReport, _Mapping]] = ..., device_seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., journaled: _Optional[bool] = ..., tag: _Optional[str] = ...) -> None: ...
+    fallback_of: str
+    def __init__(self, request_id: _Optional[int] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., variant: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., device: _Optional[str] = ..., simulated: _Optional[bool] = ..., steps: _Optional[int] = ..., policy: _Optional[str] = ..., energy: _Optional[_Union[EnergyReport, _Mapping]] = ..., device_seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., journaled: _Optional[bool] = ..., tag: _Optional[str] = ..., fallback_of: _Optional[str] = ...) -> None: ...
 
 class Label(_message.Message):
     __slots__ = ("name", "index", "score")
@@ -159,7 +161,14 @@ class DevicesReply(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ...) -> None: ...
 
 class DeviceState(_message.Message):
-    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds")
+    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds", "health_seconds", "telemetry", "fallback_of")
+    class TelemetryEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +179,9 @@ class DeviceState(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     POWER_FIELD_NUMBER: _ClassVar[int]
     BREAK_EVEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_OF_FIELD_NUMBER: _ClassVar[int]
     name: str
     driver: str
     simulated: bool
@@ -180,7 +192,10 @@ class DeviceState(_message.Message):
     detail: str
     power: str
     break_even_seconds: float
-    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ...) -> None: ...
+    health_seconds: float
+    telemetry: _containers.ScalarMap[str, float]
+    fallback_of: str
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ..., health_seconds: _Optional[float] = ..., telemetry: _Optional[_Mapping[str, float]] = ..., fallback_of: _Optional[str] = ...) -> None: ...
 
 class ModelsRequest(_message.Message):
     __slots__ = ()

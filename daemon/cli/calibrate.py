@@ -23,10 +23,10 @@ from daemon.client import default_runtime, default_state
 from daemon.clock import NANO, boot_nanoseconds
 from daemon.config import Config, near
 from daemon.errors import ConfigError
+from daemon.opening import open_configured
 from daemon.repository import SHIPPED, scan
 from hal.energy.frontier import Found, choose, detect
 from hal.errors import HalError
-from hal.open import open_device
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,12 +108,7 @@ def _measure(settings: Config, chosen: list[str], given: Images, seconds: float)
                 progress.update(task, description=f"{name}: {what}")
 
             options = settings.device[name]
-            with closing(
-                open_device(
-                    options.driver, name, threads=options.threads, core_watts=options.core_watts,
-                    time_limit_seconds=options.time_limit_seconds,
-                )
-            ) as device:  # fmt: skip
+            with closing(open_configured(name, options, tell)) as device:
                 bench = Bench(
                     device, _power(name, device, meters), boot_nanoseconds, time.sleep, seconds=seconds, tell=tell
                 )

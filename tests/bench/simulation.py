@@ -24,8 +24,8 @@ from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.dispatcher import STATUS
 from daemon.errors import DeadlinePassed, NoCandidate, OverBudget, Overloaded, Unavailable
+from daemon.health import LONGEST_PAUSE_NANOSECONDS
 from daemon.history import History, Requests, Session
-from daemon.lane import REST_NANOSECONDS
 from daemon.points import Point
 from daemon.power import Power, Supply, Switch
 from daemon.router import Constraints, Dispatch, Router, Wait
@@ -215,7 +215,7 @@ class Simulation:
         lane.running = None
         if lane.broken:
             spent = self.power.failed(switch.device, switch.on, self._now)
-            lane.rests_until = self._now + REST_NANOSECONDS
+            lane.rests_until = self._now + LONGEST_PAUSE_NANOSECONDS
         else:
             spent = self.power.done(switch.device, switch.on, self._now)
         if spent:
@@ -351,7 +351,7 @@ class Simulation:
         self.budget.settle(job.reservation, known, self._now)
         request.worked_nanoseconds += perf_counter_ns() - began
         if lane.broken:
-            lane.rests_until = self._now + REST_NANOSECONDS
+            lane.rests_until = self._now + LONGEST_PAUSE_NANOSECONDS
             request.tried.add(point.device)
             self._decide(request)
         elif self._now > request.wanted.deadline:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+# A bench is let run when the test likes it.
+PATIENT = DeviceConfig("loihi-sim", time_limit_seconds=600.0)
 
 
 class ManualClock:
@@ -97,6 +99,8 @@ class Bench:
         self.batch_limit = batch_limit
         self.gate = threading.Event()
         self.gate.set()
+        self.loadable = threading.Event()
+        self.loadable.set()
         self.entered = threading.Event()
         self.failures: list[Exception] = []
         self.during: Callable[[], None] = _nothing
@@ -107,7 +111,8 @@ class Bench:
         self._reopening = reopening
 
     def load(self, artifact: Artifact) -> Bench:
-        """Give itself: it is its own program."""
+        """Give itself, once it may: it is its own program."""
+        assert self.loadable.wait(30)
         return self
 
     def unload(self, artifact: Artifact) -> None:
@@ -200,6 +205,12 @@ class Host:
         self.fleet.lanes[device]._tasks.put(done.set)
         assert done.wait(30)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a change of a device's health makes something true."""
+        while not condition():
+            self.fleet.changed.clear()
+            await self.fleet.changed.wait()
+
     def at_rest(self) -> bool:
         """Tell whether nothing is queued, reserved or waiting."""
         dispatcher, lanes = self.dispatcher, self.fleet.lanes.values()
@@ -209,24 +220,30 @@ class Host:
 
 @asynccontextmanager
 async def hosting(
-    folder: Path, clock: ManualClock, policies: dict[str, PolicyConfig], *benches: Bench
+    folder: Path,
+    clock: ManualClock,
+    policies: dict[str, PolicyConfig],
+    *benches: Bench,
+    devices: dict[str, DeviceConfig] | None = None,
 ) -> AsyncIterator[Host]:
-    """Start a host with these devices; its first policy is in force."""
+    """Start a host with these devices; its first policy is in force. A bench is opened again by whoever opens it."""
     by_name = {bench.name: bench for bench in benches}
     journal = Journal(folder, "boot", clock, clock)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lane_module, "open_device", lambda _driver, name, **_options: by_name[name])
-            fleet = Fleet(dict.fromkeys(by_name, DeviceConfig("loihi-sim")), clock)
+            patch.setattr(lane_module, "open_configured", lambda name, _config, _say: by_name[name])
+            fleet = Fleet(devices or dict.fromkeys(by_name, PATIENT), clock)
             await fleet.start([make_artifact()])
-        try:
-            for point in fleet.models["toy"]["1"].points:
-                journal.register(point)
-            yield Host(clock, journal, fleet, Dispatcher(fleet, journal, policies, next(iter(policies)), clock, clock))
-        finally:
-            for bench in benches:
-                bench.gate.set()
-            await fleet.close()
+            try:
+                for point in fleet.models["toy"]["1"].points:
+                    journal.register(point)
+                dispatcher = Dispatcher(fleet, journal, policies, next(iter(policies)), clock, clock)
+                yield Host(clock, journal, fleet, dispatcher)
+            finally:
+                for bench in benches:
+                    bench.gate.set()
+                    bench.loadable.set()
+                await fleet.close()
     finally:
         journal.close()
 

@@ -25,9 +25,10 @@ from hal.artifact import Artifact, OperatingPoint, TensorSpec
 from hal.device import Inference, Kind
 from hal.energy import loihi, ncs2
 from hal.errors import ArtifactError, DeviceUnavailable, Reason
-from tests.daemon.builders import Bench, ManualClock, drive, make_artifact
+from tests.daemon.builders import PATIENT, Bench, ManualClock, drive, make_artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hal.device import Device
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
 def _opening(monkeypatch: pytest.MonkeyPatch, **devices: Bench | Exception) -> dict[str, DeviceConfig]:
     """Let these devices be opened; an exception is one that cannot be."""
 
-    def open_device(_driver: str, name: str, **_options: Any) -> Device:
+    def open_one(name: str, _config: DeviceConfig, _say: Callable[[str], None]) -> Device:
         opened = devices[name]
         if isinstance(opened, Exception):
             raise opened
         return opened
 
-    monkeypatch.setattr(lane_module, "open_device", open_device)
-    return dict.fromkeys(devices, DeviceConfig("loihi-sim"))
+    monkeypatch.setattr(lane_module, "open_configured", open_one)
+    return dict.fromkeys(devices, PATIENT)
 
 
 def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_one_device_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         fleet = Fleet(devices, clock)
         await fleet.start([make_artifact()])
         assert fleet.load_seconds("gone") is None
-        assert fleet.lanes["gone"].failure == failure
+        assert fleet.lanes["gone"].health.failure == failure
         assert fleet.load_seconds("chip") == 0.0
         assert [point.device for point in fleet.find("toy", "1").points] == ["chip"]
         await fleet.close()

@@ -11,6 +11,7 @@ from daemon.audit import audit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.errors import OverBudget, PolicyRefused
+from daemon.health import State as Condition
 from daemon.history import read_journal
 from daemon.power import State
 from hal.device import Cost
@@ -154,7 +155,7 @@ def test_budget_of_nothing(tmp_path: Path) -> None:
 
 
 def test_does_not_come_up(tmp_path: Path) -> None:
-    """A device that fails to come up is lost for a while, its bound is charged, and another one answers."""
+    """A device that fails to come up is opened anew and powered down, its bound is charged, and another one answers."""
 
     async def scenario() -> None:
         async with hosting(tmp_path, clock, POLICIES, stick, Bench("chip")) as host:
@@ -164,7 +165,10 @@ def test_does_not_come_up(tmp_path: Path) -> None:
             answer = await host.ask(seconds=5)
             assert answer.point.device == "chip"
             await _done(host)
-            assert (_state(host), host.fleet.lanes["stick"].lost, stick.on) == (State.OFF, True, False)
+            await host.until(lambda: host.fleet.lanes["stick"].state is Condition.OFF)
+            await _done(host)
+            assert str(host.fleet.lanes["stick"].health.failure) == "stick: lost"
+            assert (_state(host), stick.on, stick.closed) == (State.OFF, False, 1)
             assert ("maintenance", 2000) in host.rows()
             assert host.at_rest()
 
@@ -181,7 +185,7 @@ def test_does_not_go_down(tmp_path: Path) -> None:
             clock.advance(BREAK_EVEN)
             await _step(host)
             assert (_state(host), host.fleet.static_watts) == (State.ON, WATTS)
-            assert str(host.fleet.lanes["stick"].failure) == "stick: failed (RuntimeError: stuck)"
+            assert str(host.fleet.lanes["stick"].health.failure) == "stick: failed (RuntimeError: stuck)"
 
     clock, stick = ManualClock(), _stick()
     drive(clock, scenario())

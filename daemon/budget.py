@@ -85,6 +85,10 @@ class Budget:
         self._static_past.append((now, self.static_watts))
         self.static_watts = watts
 
+    def seed_static(self, past: list[tuple[int, float]]) -> None:
+        """Enter how high static power was until when, before this ledger began, oldest first."""
+        self._static_past = [*past, *self._static_past]
+
     def static_fits(self, watts: float, now: int, nanojoules: int = 0) -> bool:
         """Tell whether static power may become `watts` now, and `nanojoules` be reserved, within the limit."""
         limit = self._limit

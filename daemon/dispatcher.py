@@ -123,8 +123,12 @@ class Dispatcher:
         fleet.came_up = self.switchboard.found
         self.reign = journal.reign(start, limit, fleet.static_watts, clock())
 
-    def seed(self, spent: list[tuple[int, int]]) -> None:
-        """Enter what was spent before this daemon started, as (end, nanojoules), oldest first."""
+    def seed(self, spent: list[tuple[int, int]], static: list[tuple[int, float]] | None = None) -> None:
+        """Enter what was spent before this daemon started, as (end, nanojoules), oldest first.
+
+        `static` is how high static power was, as (until, watts).
+        """
+        self.budget.seed_static(static or [])
         for ended, nanojoules in spent:
             self.budget.spend(nanojoules, ended)
 

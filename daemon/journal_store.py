@@ -194,6 +194,21 @@ class Store:
             ).fetchall()
         return [(moment, nanojoules) for moment, nanojoules in rows]
 
+    def recent_static(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[tuple[int, float]]:
+        """List (until, watts) of the static power of earlier sessions within the last `nanoseconds`, oldest first.
+
+        What was on when a session ended may have been on until now.
+        """
+        with self._lock:
+            rows = self._database.execute(
+                "WITH placed AS (SELECT id, IIF(boot = ?, 0, ? - ? + started_unix - started) AS shift FROM sessions), "
+                "drawn AS (SELECT MIN(LEAD(began + shift, 1, ?) OVER (ORDER BY reigns.id), ?) AS until, static_watts "
+                "FROM placed JOIN reigns ON session = placed.id) "
+                "SELECT until, static_watts FROM drawn WHERE until > ? ORDER BY until",
+                (boot, now, unix, now, now, now - nanoseconds),
+            ).fetchall()
+        return [(until, watts) for until, watts in rows]
+
     def summary(self, since_unix: int) -> list[SummaryRow]:
         """Sum the requests accepted since `since_unix` by policy, model, variant, device and status."""
         with self._lock:

@@ -142,7 +142,8 @@ async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[t
                         journal.register(point)
             dispatcher = Dispatcher(fleet, journal, config.policy, config.start_policy, clock, time.time_ns)
             longest = max(round(policy.window_seconds * NANO) for policy in config.policy.values())
-            dispatcher.seed(journal.store.recent(boot, clock(), time.time_ns(), longest))
+            moment = (boot, clock(), time.time_ns(), longest)
+            dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
             refused_texts = [str(refused) for refused in repository.refused]
             yield dispatcher, Control(dispatcher, journal, refused_texts, clock)
         finally:

@@ -239,3 +239,12 @@ def test_entries_out_of_order_end_later() -> None:
     ledger.spend(5, 3)
     assert ledger.spent_nanojoules(17) == 15
     assert ledger.spent_nanojoules(18) == 0
+
+
+def test_static_power_before_a_restart() -> None:
+    """What was drawn before this ledger began leaves less room, until a window later."""
+    budget = Budget(Limit(1000, 100), static_watts=1.0, longest_window_nanoseconds=100)
+    budget.seed_static([(940, 9.0), (1000, 5.0)])
+    assert budget.room_nanojoules(1000) == 1000 - 100 - 60 * 4 - 40 * 8
+    assert budget.room_nanojoules(1050) == 1000 - 100 - 50 * 4
+    assert budget.room_nanojoules(1100) == 900

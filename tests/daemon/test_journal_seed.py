@@ -112,3 +112,24 @@ def test_recent_is_the_window(tmp_path: Path, clock: ManualClock, point: Point) 
     assert revived.store.recent("boot", clock(), 0, 3600 * NANO) == sorted(ends)
     assert revived.store.recent("boot", clock(), 0, 2 * NANO) == [e for e in sorted(ends) if e[0] > clock() - 2 * NANO]
     revived.close()
+
+
+def test_recent_static_power(tmp_path: Path, clock: ManualClock) -> None:
+    """Seeding knows how high static power was until when, and takes the last session's for drawn until now."""
+    began = clock()
+    for watts in (0.5, 0.25):
+        opened = _open(tmp_path, clock)
+        opened.reign("all", LIMIT, watts, clock())
+        clock.advance(NANO)
+        opened.reign("all", LIMIT, 2 * watts, clock())
+        clock.advance(NANO)
+        opened.close()
+    clock.advance(NANO)
+    revived = _open(tmp_path, clock)
+    recent = revived.store.recent_static
+    assert recent("boot", clock(), 0, 10 * NANO) == [
+        (began + NANO, 0.5), (began + 2 * NANO, 1.0), (began + 3 * NANO, 0.25), (began + 5 * NANO, 0.5),
+    ]  # fmt: skip
+    assert recent("boot", clock(), 0, 2 * NANO) == [(clock(), 0.5)]
+    assert [watts for _, watts in recent("other", 1, clock() + 1, 4 * NANO)] == [1.0, 0.25, 0.5]
+    revived.close()

@@ -52,7 +52,7 @@ class Budget:
         """Begin empty. The ledger keeps what the longest window of any policy may ask for."""
         self.static_watts = static_watts
         self.reserved_nanojoules = 0
-        self._longest = max(longest_window_nanoseconds, limit.window_nanoseconds)
+        self.longest_window_nanoseconds = max(longest_window_nanoseconds, limit.window_nanoseconds)
         self._ends: list[int] = []
         # _totals[i] is the sum of all settled entries before entry i, ever.
         self._totals: list[int] = [0]
@@ -81,7 +81,7 @@ class Budget:
     def change_static(self, watts: float, now: int) -> None:
         """Note that static power changes now. Before it rises, ask `static_fits`."""
         self._fill(0, now)
-        self._static_past = [past for past in self._static_past if past[0] > now - self._longest]
+        self._static_past = [past for past in self._static_past if past[0] > now - self.longest_window_nanoseconds]
         self._static_past.append((now, self.static_watts))
         self.static_watts = watts
 
@@ -183,7 +183,7 @@ class Budget:
         self._totals.append(self._totals[-1] + nanojoules)
         if self._limit.burst_nanojoules is not None:
             self._fill(nanojoules, ended)
-        past = bisect_right(self._ends, ended - self._longest)
+        past = bisect_right(self._ends, ended - self.longest_window_nanoseconds)
         if past >= TRIM:
             del self._ends[:past]
             del self._totals[:past]

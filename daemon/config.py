@@ -17,6 +17,7 @@ from hal.artifact import NAME
 from hal.open import DRIVERS
 
 LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
 
 
@@ -79,11 +80,32 @@ class PolicyConfig(Section, frozen=True):
         return self.budget_watts * self.window_seconds
 
 
+class TriggerConfig(Section, frozen=True):
+    """`[[trigger]]`: when a policy is put in force by itself: while all conditions that are given hold.
+
+    `hours` is a range of local time, such as 22:00-06:00. A temperature is that of `sensor`, the warmest one without.
+    """
+
+    policy: str
+    hours: Annotated[str, msgspec.Meta(pattern=rf"^({HOURS.pattern})?$")] = ""
+    on_battery: bool | None = None
+    above_celsius: float | None = None
+    below_celsius: float | None = None
+    sensor: str = ""
+    hysteresis_celsius: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
+
+    @property
+    def minutes(self) -> tuple[int, int]:
+        """Give the first minute of the day in `hours`, and the first one after them."""
+        begin, end = (int(time[:2]) * 60 + int(time[3:]) for time in self.hours.split("-"))
+        return begin, end
+
+
 class Config(Section, frozen=True):
     """The whole file.
 
-    `start_policy` names the one in force at the start, `repository` the folder of the models, `calibration` the file
-    of `jouled calibrate`.
+    `start_policy` names the one in force at the start and while no trigger holds, `repository` the folder of the
+    models, `calibration` the file of `jouled calibrate`.
     """
 
     start_policy: str
@@ -91,6 +113,7 @@ class Config(Section, frozen=True):
     policy: Annotated[dict[str, PolicyConfig], msgspec.Meta(min_length=1)]
     repository: str = ""
     calibration: str = ""
+    trigger: tuple[TriggerConfig, ...] = ()
     server: Server = Server()
 
 
@@ -106,6 +129,9 @@ def load(path: Path, tcp_address: str | None = None) -> Config:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{table}.{name}: a name must match {NAME.pattern}")
                 _convert(entry, section, f"{table}.{name}")
+        triggers = content.get("trigger")
+        for index, entry in enumerate(triggers if isinstance(triggers, list) else []):
+            _convert(entry, TriggerConfig, f"trigger[{index}]")
         config = _convert(content, Config, "")
         if tcp_address is not None:
             config = replace(config, server=replace(config.server, tcp_address=tcp_address))
@@ -152,6 +178,18 @@ def _check(config: Config) -> None:
             raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{near(device.driver, DRIVERS)}")
     for name, policy in config.policy.items():
         _check_policy(f"policy.{name}", policy, list(config.device))
+    for index, trigger in enumerate(config.trigger):
+        _check_trigger(f"trigger[{index}]", trigger, config.policy)
+
+
+def _check_trigger(key: str, trigger: TriggerConfig, policies: Iterable[str]) -> None:
+    if trigger.policy not in policies:
+        raise ValueError(f"{key}.policy: no such policy {trigger.policy!r}{near(trigger.policy, policies)}")
+    thermal = trigger.above_celsius is not None or trigger.below_celsius is not None
+    if not (trigger.hours or trigger.on_battery is not None or thermal):
+        raise ValueError(f"{key}: it has no condition; known are hours, on_battery, above_celsius, below_celsius")
+    if trigger.sensor and not thermal:
+        raise ValueError(f"{key}.sensor: only above_celsius and below_celsius take it")
 
 
 def _check_policy(key: str, policy: PolicyConfig, devices: list[str]) -> None:

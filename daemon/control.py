@@ -11,6 +11,7 @@ from daemon.errors import NotFound, RequestError
 from daemon.journal import Journal
 from daemon.journal_store import SummaryRow
 from daemon.points import Model, Point
+from daemon.reload import Reload
 from daemon.status import abort
 from daemon.version import VERSION
 from protos import jouled_pb2 as pb
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 class Control(jouled_pb2_grpc.ControlServicer):
     """Shows the daemon's state and switches policies."""
 
-    def __init__(self, dispatcher: Dispatcher, journal: Journal, refused: list[str], clock: Clock) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, journal: Journal, refused: list[str], reload: Reload, clock: Clock
+    ) -> None:
         self._dispatcher = dispatcher
         self._journal = journal
         self._refused = refused
+        self._reload = reload
         self._clock = clock
         self._started = clock()
 
@@ -106,6 +110,14 @@ class Control(jouled_pb2_grpc.ControlServicer):
             return pb.SetPolicyReply(previous=self._dispatcher.set_policy(request.name))
         except RequestError as error:
             await abort(context, error)
+
+    async def Reload(self, request: pb.ReloadRequest, context: Context) -> pb.ReloadReply:  # noqa: N802
+        """Read the configuration again."""
+        try:
+            done = await self._reload()
+        except RequestError as error:
+            await abort(context, error)
+        return pb.ReloadReply(policy=self._dispatcher.router.name, **done._asdict())
 
     async def EnergySummary(  # noqa: N802
         self, request: pb.EnergySummaryRequest, context: Context

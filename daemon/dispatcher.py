@@ -17,6 +17,7 @@ from daemon.errors import (
     NotFound,
     OverBudget,
     Overloaded,
+    PolicyRefused,
     RequestError,
     Unavailable,
 )
@@ -151,6 +152,24 @@ class Dispatcher:
         for turn in self._waiting:
             _set(turn)
         return previous
+
+    def check_policies(self, policies: dict[str, PolicyConfig]) -> None:
+        """Raise `PolicyRefused` where these cannot replace the policies while the daemon runs."""
+        kept = self.budget.longest_window_nanoseconds
+        for name, policy in policies.items():
+            self._check(name, policy)
+            if round(policy.window_seconds * NANO) > kept:
+                raise PolicyRefused(
+                    f"policy.{name}.window_seconds: {policy.window_seconds:g} exceeds the {kept / NANO:g} s of which "
+                    "the running daemon knows what was spent; restart it"
+                )
+
+    def replace_policies(self, policies: dict[str, PolicyConfig], start: str) -> None:
+        """Take other policies, checked ones; the one in force stays so, by its name, or `start` follows it."""
+        name = self.router.name if self.router.name in policies else start
+        self.policies = policies
+        if name != self.router.name or policies[name] != self.router.policy:
+            self.set_policy(name)
 
     def _check(self, name: str, policy: PolicyConfig) -> None:
         """Refuse a policy that this host cannot keep; what a device could do that is not there nobody knows."""

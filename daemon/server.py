@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
+from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
+from daemon.triggers import TriggerWatch
 from protos import jouled_pb2, jouled_pb2_grpc
 
 CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -72,20 +74,20 @@ class StartError(Exception):
     """The daemon cannot start: the message says why."""
 
 
-async def serve(config: Config, places: Places, *, clock: Clock = boot_nanoseconds) -> None:
+async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = boot_nanoseconds) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and close.
+
+    `read` gives the configuration, at the start and for a reload.
 
     Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
     """
-    stop = asyncio.Event()
+    config, stop = read(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     os.umask(SOCKET_UMASK)
     async with AsyncExitStack() as stack:
         stack.enter_context(own(places.runtime))
-        dispatcher, control = await stack.enter_async_context(_core(config, places, clock))
-        watching = asyncio.create_task(dispatcher.watch_power())
-        stack.callback(watching.cancel)
+        dispatcher, control = await stack.enter_async_context(_core(config, read, places, clock))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
@@ -119,7 +121,9 @@ async def serve(config: Config, places: Places, *, clock: Clock = boot_nanosecon
 
 
 @asynccontextmanager
-async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[tuple[Dispatcher, Control]]:
+async def _core(
+    config: Config, read: Callable[[], Config], places: Places, clock: Clock
+) -> AsyncIterator[tuple[Dispatcher, Control]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
     calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
@@ -145,7 +149,15 @@ async def _core(config: Config, places: Places, clock: Clock) -> AsyncIterator[t
             moment = (boot, clock(), time.time_ns(), longest)
             dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
             refused_texts = [str(refused) for refused in repository.refused]
-            yield dispatcher, Control(dispatcher, journal, refused_texts, clock)
+            triggers = TriggerWatch(dispatcher.set_policy)
+            await triggers.replace(config.trigger, config.start_policy)
+            watches = [asyncio.create_task(watch) for watch in (dispatcher.watch_power(), triggers.watch())]
+            try:
+                reload = Reload(config, read, dispatcher, triggers)
+                yield dispatcher, Control(dispatcher, journal, refused_texts, reload, clock)
+            finally:
+                for watch in watches:
+                    watch.cancel()
         finally:
             await fleet.close()
     finally:

@@ -177,6 +177,11 @@ class ControlStub:
                 request_serializer=protos_dot_jouled__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=protos_dot_jouled__pb2.SetPolicyReply.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/jouled.v1.Control/Reload',
+                request_serializer=protos_dot_jouled__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=protos_dot_jouled__pb2.ReloadReply.FromString,
+                _registered_method=True)
         self.EnergySummary = channel.unary_unary(
                 '/jouled.v1.Control/EnergySummary',
                 request_serializer=protos_dot_jouled__pb2.EnergySummaryRequest.SerializeToString,
@@ -223,6 +228,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reload(self, request, context):
+        """Reads the configuration file again and takes over its policies and triggers. An invalid file changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EnergySummary(self, request, context):
         """What requests cost, summed by policy, variant and device.
         """
@@ -264,6 +276,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=protos_dot_jouled__pb2.SetPolicyRequest.FromString,
                     response_serializer=protos_dot_jouled__pb2.SetPolicyReply.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=protos_dot_jouled__pb2.ReloadRequest.FromString,
+                    response_serializer=protos_dot_jouled__pb2.ReloadReply.SerializeToString,
             ),
             'EnergySummary': grpc.unary_unary_rpc_method_handler(
                     servicer.EnergySummary,
@@ -412,6 +429,33 @@ class Control:
             '/jouled.v1.Control/SetPolicy',
             protos_dot_jouled__pb2.SetPolicyRequest.SerializeToString,
             protos_dot_jouled__pb2.SetPolicyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jouled.v1.Control/Reload',
+            protos_dot_jouled__pb2.ReloadRequest.SerializeToString,
+            protos_dot_jouled__pb2.ReloadReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,7 +22,7 @@ def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) 
     """Serve until told to stop; every reason not to start is one sentence and a non-zero exit status."""
     _log_to_stderr()
     try:
-        uvloop.run(serve(config.load(path, tcp_address), Places(state, runtime)))
+        uvloop.run(serve(partial(config.load, path, tcp_address), Places(state, runtime)))
     except (ConfigError, JournalError, StartError) as error:
         fail(str(error))
     except PolicyRefused as error:

@@ -118,6 +118,14 @@ def test_policy_list_as_json(jouled: Jouled) -> None:
     assert found["frugal"]["window_seconds"] == 5.0
 
 
+def test_reload(jouled: Jouled) -> None:
+    """The configuration is read again; where it is as it was, nothing changes."""
+    assert jouled("reload").out == "policy accurate is in force\n"
+    assert jouled("reload", "--json").json == {
+        "policy": "accurate", "added": [], "removed": [], "changed": [], "needs_restart": [],
+    }  # fmt: skip
+
+
 def test_policy_show(jouled: Jouled) -> None:
     """One policy, the one in force where none is named."""
     assert [policy["name"] for policy in jouled("policy", "show", "--json").json] == ["accurate"]

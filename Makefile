@@ -13,14 +13,14 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench runtimes
+.PHONY: help demo test check bench soak runtimes
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
-	@echo "make bench   measure the daemon's overhead"
-	@echo "make soak    the long runs: windows of a million simulated requests, sixty kills under load"
+	@echo "make bench   measure the daemon's overhead, and that of a worker"
+	@echo "make soak    the long runs: windows of a million simulated requests, kills of the daemon and of workers under load"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
 demo: $(DEMO_READY)
@@ -38,11 +38,13 @@ check: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.overhead
+	$(BIN)/python -m tests.bench.worker
 
 # The tests run short versions of these.
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.bench.router --traces all
 	$(BIN)/python -m tests.soak.kills --kills 60
+	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

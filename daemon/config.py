@@ -43,7 +43,8 @@ class DeviceConfig(Section, frozen=True):
 
     A run that takes longer than `time_limit_seconds` is given up: the device hangs. With `worker` a device of this
     process runs in one of its own, as those of vendors' libraries always do, under the interpreter `python` where it is
-    named. The device `fallback` serves only while this one is lost.
+    named. The device `fallback` serves only while this one is lost. `partition` and `board` choose a Loihi board,
+    `usb_port` a Neural Compute Stick 2.
 
     With `calibrated_bounds` a request reserves the calibration's upper bound, which no image seen exceeded, in place of
     the device's own, which none can.
@@ -56,6 +57,9 @@ class DeviceConfig(Section, frozen=True):
     worker: bool = False
     python: str = ""
     fallback: str = ""
+    partition: str = ""
+    board: str = ""
+    usb_port: str = ""
     calibrated_bounds: bool = False
 
 
@@ -173,6 +177,7 @@ def _check(config: Config) -> None:
             f"start_policy: no such policy {config.start_policy!r}{near(config.start_policy, config.policy)}"
         )
     for name, device in config.device.items():
+        _check_device(name, device)
         _check_fallback(name, config.device)
         if device.driver not in DRIVERS:
             raise ValueError(f"device.{name}.driver: unknown driver {device.driver!r}{near(device.driver, DRIVERS)}")
@@ -207,6 +212,13 @@ def _check_policy(key: str, policy: PolicyConfig, devices: list[str]) -> None:
             raise ValueError(f"{key}.power_down: no such device {device!r}{near(device, devices)}")
     if policy.pin in policy.power_down:
         raise ValueError(f"{key}.power_down: {policy.pin!r} is what the policy is pinned to")
+
+
+def _check_device(name: str, device: DeviceConfig) -> None:
+    """Check that a key of one driver is not given to another one."""
+    for key, driver in (("partition", "loihi"), ("board", "loihi"), ("usb_port", "ncs2")):
+        if getattr(device, key) and device.driver != driver:
+            raise ValueError(f"device.{name}.{key}: only driver {driver!r} takes it, the driver is {device.driver!r}")
 
 
 def _check_fallback(name: str, devices: dict[str, DeviceConfig]) -> None:

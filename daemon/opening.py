@@ -20,6 +20,7 @@ def open_configured(name: str, config: DeviceConfig, say: Callable[[str], None])
     """Open the device; `say` gets the lines that its worker writes, from a thread. Raises `HalError`."""
     options: dict[str, Any] = {
         "threads": config.threads, "core_watts": config.core_watts, "time_limit_seconds": config.time_limit_seconds,
+        "partition": config.partition, "board": config.board, "usb_port": config.usb_port,
     }  # fmt: skip
     if not (config.worker or config.driver in RUNTIMES):
         return open_device(config.driver, name, **options)

@@ -94,6 +94,17 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
         ("5.0", "5.0\nwindow_seconds = 0", "policy.all.window_seconds: Expected `float` > 0.0"),
         ('"loihi-sim"', '"cpu"\ncore_watts = inf', "device.chip.core_watts: Expected `float` <= 1000.0"),
         ('"loihi-sim"', '"cpu"\nthreads = 0', "device.chip.threads: Expected `int` >= 1"),
+        (
+            '"loihi-sim"', '"loihi-sim"\nusb_port = "1-1"',
+            "device.chip.usb_port: only driver 'ncs2' takes it, the driver is 'loihi-sim'",
+        ),
+        ('"loihi-sim"', '"loihi-sim"\nfallback = "chop"', "device.chip.fallback: no such device 'chop'; did you mean"),
+        ('"loihi-sim"', '"loihi-sim"\nfallback = "chip"', "device.chip.fallback: chip -> chip goes in a circle"),
+        (
+            "[policy.all]",
+            '[device.a]\ndriver = "cpu"\nfallback = "b"\n[device.b]\ndriver = "cpu"\nfallback = "a"\n[policy.all]',
+            "device.a.fallback: a -> b -> a goes in a circle",
+        ),
         ("[device.chip]", '[device."No Good"]', "device.No Good: a name must match"),
         ("[policy.all]", '[policy.ALL]', "policy.ALL: a name must match"),
         ("5.0", "5.0\n[server]\nbatch_limt = 3", "server.batch_limt: unknown key; did you mean 'batch_limit'?"),

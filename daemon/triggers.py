@@ -18,6 +18,8 @@ from daemon.config import TriggerConfig, near
 from daemon.errors import PolicyRefused, RequestError
 
 LOOK_SECONDS = 5.0
+# The number of a trigger that the configuration no longer has.
+GONE = -1
 
 log = structlog.get_logger()
 
@@ -38,25 +40,30 @@ class Change(NamedTuple):
 
 
 class Triggers:
-    """The triggers and which of them hold."""
+    """The triggers and which of them hold; `otherwise` is the policy where none does."""
 
-    def __init__(self, triggers: Sequence[TriggerConfig], otherwise: str) -> None:
-        """Begin with none that holds. `otherwise` is the policy for that."""
-        self._triggers = triggers
-        self._otherwise = otherwise
+    def __init__(self, triggers: Sequence[TriggerConfig], otherwise: str, before: Triggers | None = None) -> None:
+        """Begin with none that holds. Where one of those `before` did, its policy is in force and has to go."""
+        self.triggers = tuple(triggers)
+        self.otherwise = otherwise
         self._held = [False] * len(triggers)
-        self._deciding: int | None = None
+        self._deciding: int | None = None if before is None or before.at_rest else GONE
+
+    @property
+    def at_rest(self) -> bool:
+        """Tell whether none holds, as far as is known."""
+        return self._deciding is None
 
     def look(self, readings: Readings) -> Change | None:
         """Take readings; give what changes with them."""
-        self._held = [holds(trigger, readings, held) for trigger, held in zip(self._triggers, self._held, strict=True)]
+        self._held = [holds(trigger, readings, held) for trigger, held in zip(self.triggers, self._held, strict=True)]
         deciding = self._held.index(True) if True in self._held else None
         if deciding == self._deciding:
             return None
         self._deciding = deciding
         if deciding is None:
-            return Change(self._otherwise, "no trigger holds any more")
-        return Change(self._triggers[deciding].policy, f"trigger[{deciding}] holds")
+            return Change(self.otherwise, "no trigger holds any more")
+        return Change(self.triggers[deciding].policy, f"trigger[{deciding}] holds")
 
 
 def holds(trigger: TriggerConfig, readings: Readings, held: bool) -> bool:
@@ -121,10 +128,11 @@ class TriggerWatch:
         self._triggers = Triggers((), "")
 
     async def replace(self, triggers: Sequence[TriggerConfig], otherwise: str) -> None:
-        """Watch these triggers from now on, as if none had held. Raises `PolicyRefused` and leaves all as it was."""
+        """Watch these triggers from now on; the same ones go on. Raises `PolicyRefused` and leaves all as it was."""
         if triggers:
             check(triggers, await asyncio.to_thread(self._read))
-        self._triggers = Triggers(triggers, otherwise)
+        if (tuple(triggers), otherwise) != (self._triggers.triggers, self._triggers.otherwise):
+            self._triggers = Triggers(triggers, otherwise, self._triggers)
 
     async def watch(self) -> None:
         """Look for ever."""
@@ -134,9 +142,15 @@ class TriggerWatch:
 
     async def look(self) -> None:
         """Look once. The sensors are read beside the event loop."""
-        triggers = self._triggers
-        change = triggers.look(await asyncio.to_thread(self._read))
-        if change is None or triggers is not self._triggers:
+        if not self._triggers.triggers and self._triggers.at_rest:
+            return
+        try:
+            readings = await asyncio.to_thread(self._read)
+        except OSError as error:
+            log.warning("sensors not read", error=str(error))
+            return
+        change = self._triggers.look(readings)
+        if change is None:
             return
         try:
             previous = self._set_policy(change.policy)

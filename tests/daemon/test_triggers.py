@@ -116,6 +116,56 @@ def test_this_host_can_be_read() -> None:
     assert all(-100 < celsius < 200 for celsius in found.celsius.values())
 
 
+def test_triggers_are_replaced() -> None:
+    """The same triggers go on as they were; where one that held is gone, what holds now decides."""
+
+    async def scenario() -> None:
+        await watch.look()
+        await watch.replace([_trigger(on_battery=True)], "day")
+        await watch.look()
+        await watch.replace([_trigger(on_battery=True)], "day")
+        await watch.look()
+        assert switched == ["frugal"]
+        await watch.replace([], "day")
+        await watch.look()
+        await watch.look()
+        assert switched == ["frugal", "day"]
+
+    def set_policy(name: str) -> str:
+        switched.append(name)
+        return "before"
+
+    switched: list[str] = []
+    watch = TriggerWatch(set_policy, lambda: PLUGGED._replace(on_battery=True))
+    asyncio.run(scenario())
+
+
+def test_sensors_that_fail() -> None:
+    """Where reading fails nothing is switched, and the next look tries again."""
+
+    def read() -> Readings:
+        if failures:
+            raise failures.pop()
+        return PLUGGED._replace(on_battery=True)
+
+    async def scenario() -> None:
+        await watch.replace([_trigger(on_battery=True)], "day")
+        failures.append(OSError("unplugged"))
+        await watch.look()
+        assert switched == []
+        await watch.look()
+        assert switched == ["frugal"]
+
+    def set_policy(name: str) -> str:
+        switched.append(name)
+        return "before"
+
+    failures: list[OSError] = []
+    switched: list[str] = []
+    watch = TriggerWatch(set_policy, read)
+    asyncio.run(scenario())
+
+
 def test_watch() -> None:
     """A policy set by hand holds until the triggers change; a refused one is told and tried at the next change."""
 

@@ -46,10 +46,14 @@ class Row(NamedTuple):
         return max(min(self.ended if self.ended is not None else ended, ended) - max(self.started, began), 0)
 
     @property
+    def model_length(self) -> int:
+        """Give the nanoseconds over which the model spreads its joules."""
+        return max(self.model_nanoseconds if self.ended is None else self.ended - self.started, 1)
+
+    @property
     def nanowatts(self) -> int:
         """Give its modelled dynamic power."""
-        spent = self.model_nanoseconds if self.ended is None else self.ended - self.started
-        return self.dynamic_nanojoules * NANO // max(spent, 1)
+        return self.dynamic_nanojoules * NANO // self.model_length
 
 
 class CpuShare(NamedTuple):
@@ -84,7 +88,7 @@ class Attribution(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """Sums over closed epochs of one provenance, in nanojoules: together what was counted, or modelled."""
+    """Where the joules of epochs went, in nanojoules: together what was counted, or modelled."""
 
     requests_dynamic: int = 0
     requests_static: int = 0
@@ -104,6 +108,11 @@ class Final(NamedTuple):
     uncertainty_nanojoules: int
     provenance: Provenance
     sharing: str
+
+    @property
+    def total_nanojoules(self) -> int:
+        """Give the dynamic and the static part together."""
+        return self.dynamic_nanojoules + self.static_nanojoules
 
 
 def apportion(total: int, weights: Sequence[int]) -> list[int]:
@@ -145,13 +154,13 @@ def attribute(
     busy, crowded = _occupied([row for row, _ in ran], began, ended)
     length = ended - began
     occupied = floor * busy // length
-    powers = [row.nanowatts for row, _ in ran]
-    weights = [overlap * power for (_, overlap), power in zip(ran, powers, strict=True)]
+    # Joules rather than watts, so that a row that lies within the epoch weighs exactly what the model says of it.
+    weights = [NANO * row.dynamic_nanojoules * overlap // row.model_length for row, overlap in ran]
     if not any(weights):
         weights = [overlap * row.occupancy for row, overlap in ran]
     dynamics = apportion(dynamic, weights)
     statics = apportion(occupied, [overlap * row.occupancy for row, overlap in ran])
-    edge = _edge_nanojoules(max(powers), update_nanoseconds, 1 - busy / length)
+    edge = _edge_nanojoules(max(row.nanowatts for row, _ in ran), update_nanoseconds, 1 - busy / length)
     if epoch.provenance is not Provenance.MEASURED:
         edge = 0.0
     whole = sum(weights)
@@ -196,7 +205,7 @@ def _edge_nanojoules(nanowatts: int, update_nanoseconds: int, idle: float) -> fl
 
 def modelled(gap: Gap, rows: Iterable[Row], static: int, provenance: Provenance) -> Epoch:
     """Fill a gap with what the model says, under the model's label."""
-    spent = sum(row.overlap(gap.began, gap.ended) * row.nanowatts // NANO for row in rows)
+    spent = sum(row.dynamic_nanojoules * row.overlap(gap.began, gap.ended) // row.model_length for row in rows)
     return Epoch(gap.began, gap.ended, static + spent, provenance)
 
 
@@ -241,11 +250,17 @@ class _Tally:
 
 
 class Account:
-    """The rows of one meter, until the epoch that holds their end has closed. Not for several threads at once."""
+    """The rows of one meter, until the epoch that holds their end has closed. Not for several threads at once.
+
+    `buckets` tells where the joules went so far, by their provenance, `closed` where those of the last span went, which
+    ended at `closed_until`.
+    """
 
     def __init__(self, *, update_nanoseconds: int, relative_uncertainty: float, model_provenance: Provenance) -> None:
         """Keep an account for a meter with this update time and uncertainty, whose gaps a model fills."""
         self.buckets: dict[Provenance, Buckets] = {}
+        self.closed = Buckets()
+        self.closed_until = 0
         self._update = update_nanoseconds
         self._relative = relative_uncertainty
         self._model = model_provenance
@@ -280,9 +295,21 @@ class Account:
         attribution = attribute(epoch, rows, static, update_nanoseconds=self._update, cpu=cpu)
         for portion in attribution.portions:
             self._tallies[portion.row.row_id].add(portion, epoch.provenance)
-        self.buckets[epoch.provenance] = _added(self.buckets.get(epoch.provenance, Buckets()), attribution)
+        self.closed, self.closed_until = _buckets(attribution), epoch.ended
+        before = self.buckets.get(epoch.provenance, Buckets())
+        self.buckets[epoch.provenance] = Buckets(*(sum(pair) for pair in zip(before, self.closed, strict=True)))
         done = [row.row_id for row in rows if row.ended is not None and row.ended <= epoch.ended]
         return attribution, [self._final(self._tallies.pop(row_id)) for row_id in done]
+
+    @property
+    def pending_nanojoules(self) -> int:
+        """Give what the requests that are not final have got so far."""
+        return sum(each.dynamic + each.static for each in self._tallies.values() if not each.row.maintenance)
+
+    def ended_nanojoules(self, until: int) -> int:
+        """Give what the model says of the rows that ended by then and are not final."""
+        rows = (tally.row for tally in self._tallies.values())
+        return sum(row.dynamic_nanojoules for row in rows if row.ended is not None and row.ended <= until)
 
     def _final(self, tally: _Tally) -> Final:
         row = tally.row
@@ -299,14 +326,14 @@ class Account:
         )  # fmt: skip
 
 
-def _added(buckets: Buckets, attribution: Attribution) -> Buckets:
+def _buckets(attribution: Attribution) -> Buckets:
     requests = [portion for portion in attribution.portions if not portion.row.maintenance]
     maintenance = [portion for portion in attribution.portions if portion.row.maintenance]
     return Buckets(
-        buckets.requests_dynamic + sum(portion.dynamic_nanojoules for portion in requests),
-        buckets.requests_static + sum(portion.static_nanojoules for portion in requests),
-        buckets.idle + attribution.idle_nanojoules,
-        buckets.background + attribution.background_nanojoules,
-        buckets.unattributed + attribution.unattributed_nanojoules,
-        buckets.maintenance + sum(portion.dynamic_nanojoules + portion.static_nanojoules for portion in maintenance),
+        sum(portion.dynamic_nanojoules for portion in requests),
+        sum(portion.static_nanojoules for portion in requests),
+        attribution.idle_nanojoules,
+        attribution.background_nanojoules,
+        attribution.unattributed_nanojoules,
+        sum(portion.dynamic_nanojoules + portion.static_nanojoules for portion in maintenance),
     )

@@ -105,6 +105,25 @@ class TriggerConfig(Section, frozen=True):
         return begin, end
 
 
+class AccountConfig(Section, frozen=True):
+    """`[[meters.account]]`: devices, and the meters that together count their joules; without meters, a model does."""
+
+    devices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    meters: tuple[str, ...] = ()
+
+
+class MetersConfig(Section, frozen=True):
+    """`[meters]`: how often they are read, and the accounting frontier; where no `account` is given, it is found out.
+
+    A device whose meter failed, and whose model is less certain than `uncertainty_limit`, relative, is not used.
+    """
+
+    sampling_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=10)] = 0.1
+    uncertainty_limit: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    sysfs: str = "/sys"
+    account: tuple[AccountConfig, ...] | None = None
+
+
 class Config(Section, frozen=True):
     """The whole file.
 
@@ -119,6 +138,15 @@ class Config(Section, frozen=True):
     calibration: str = ""
     trigger: tuple[TriggerConfig, ...] = ()
     server: Server = Server()
+    meters: MetersConfig = MetersConfig()
+
+
+# The sections within the whole file, by where msgspec says that they are.
+NESTED: dict[str, type[Section]] = {
+    ".server": Server,
+    ".meters": MetersConfig,
+    ".meters.account": AccountConfig,
+}
 
 
 def load(path: Path, tcp_address: str | None = None) -> Config:
@@ -160,7 +188,7 @@ def _convert(content: Any, section: type[S], key: str) -> S:
         where = (match["key"] or "").removeprefix("$") if match else ""
         unknown = re.fullmatch(r"Object contains unknown field `(.*)`", reason)
         if unknown:
-            nested: type[Section] = Server if where == ".server" else section
+            nested = NESTED.get(re.sub(r"\[\d+\]", "", where), section)
             known = [field.encode_name for field in msgspec.structs.fields(nested)]
             where, reason = f"{where}.{unknown[1]}", f"unknown key{near(unknown[1], known)}"
         place = (key + where).removeprefix(".")

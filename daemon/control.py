@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import grpc
+
+from daemon.attribution import Final
+from daemon.classifier import energy_report
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
 from daemon.errors import NotFound, RequestError
 from daemon.journal import Journal
-from daemon.journal_store import SummaryRow
+from daemon.journal_store import FINAL, RequestRow, SummaryRow
+from daemon.ledger import split_row_id
+from daemon.metering import Metering
 from daemon.points import Model, Point
 from daemon.reload import Reload
 from daemon.status import abort
@@ -18,18 +26,24 @@ from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
 if TYPE_CHECKING:
-    import grpc
-
     Context = grpc.aio.ServicerContext[object, object]
+    StreamContext = grpc.aio.ServicerContext[pb.EnergyStreamRequest, pb.FinalEnergy]
 
 
 class Control(jouled_pb2_grpc.ControlServicer):
     """Shows the daemon's state and switches policies."""
 
     def __init__(
-        self, dispatcher: Dispatcher, journal: Journal, refused: list[str], reload: Reload, clock: Clock
+        self,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        metering: Metering,
+        refused: list[str],
+        reload: Reload,
+        clock: Clock,
     ) -> None:
         self._dispatcher = dispatcher
+        self._metering = metering
         self._journal = journal
         self._refused = refused
         self._reload = reload
@@ -51,13 +65,16 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 reserved_nanojoules=budget.reserved_nanojoules,
             ),
             journal_gaps=self._journal.gaps,
+            meters=[pb.MeterState(**meter._asdict()) for meter in self._metering.states],
+            budget_overruns=self._dispatcher.settlement.overruns,
         )
 
     async def Devices(self, request: pb.DevicesRequest, context: Context) -> pb.DevicesReply:  # noqa: N802
         """List the devices."""
         fleet, now = self._dispatcher.fleet, self._clock()
         points = [point for versions in fleet.models.values() for model in versions.values() for point in model.points]
-        reply = pb.DevicesReply()
+        meters = self._metering.states
+        reply = pb.DevicesReply(frontier=self._metering.choice.reasons)
         for lane in fleet.lanes.values():
             supply = self._dispatcher.power.supplies[lane.name]
             programs = {
@@ -67,7 +84,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 name=lane.name,
                 driver=lane.config.driver,
                 simulated=lane.device.simulated if lane.device else False,
-                health=lane.state.value,
+                health="shed" if lane.shed else lane.state.value,
                 static_watts=lane.static_watts,
                 queued=lane.queued,
                 programs=sorted(programs),
@@ -77,6 +94,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 fallback_of=fleet.principals.get(lane.name, ""),
                 power=supply.state.value,
                 break_even_seconds=supply.break_even_nanoseconds / NANO if supply.reopening else 0.0,
+                meters=[meter.name for meter in meters if lane.name in meter.devices],
             )
         return reply
 
@@ -122,7 +140,8 @@ class Control(jouled_pb2_grpc.ControlServicer):
     async def EnergySummary(  # noqa: N802
         self, request: pb.EnergySummaryRequest, context: Context
     ) -> pb.EnergySummaryReply:
-        """Sum what requests cost."""
+        """Sum what requests cost, those that have just ended as well."""
+        await self._metering.sample()
         await asyncio.to_thread(self._journal.move)
         rows = await asyncio.to_thread(self._journal.store.summary, request.since_unix_nanoseconds)
         return pb.EnergySummaryReply(rows=[_row(row) for row in rows])
@@ -130,24 +149,33 @@ class Control(jouled_pb2_grpc.ControlServicer):
     async def RequestEnergy(  # noqa: N802
         self, request: pb.RequestEnergyRequest, context: Context
     ) -> pb.RequestEnergyReply:
-        """Look one request up."""
+        """Look one request up, even one that has just ended."""
+        await self._metering.sample()
         await asyncio.to_thread(self._journal.move)
         row = await asyncio.to_thread(self._journal.store.request, request.request_id)
         if row is None:
             await abort(context, NotFound(f"no request {request.request_id} in the journal"))
         return pb.RequestEnergyReply(
-            row=_row(row.summary),
-            energy=pb.EnergyReport(
-                dynamic_nanojoules=row.summary.dynamic_nanojoules,
-                static_nanojoules=row.summary.static_nanojoules,
-                uncertainty_nanojoules=row.uncertainty_nanojoules,
-                provenance=row.summary.provenance,
-                sharing="exclusive",
-                state=row.energy_state,
-                boundary=row.boundary,
-            ),
+            row=_request(row),
+            energy=energy_report(row.energy),
             accepted_unix_nanoseconds=row.accepted_unix,
+            failed=[energy_report(energy) for energy in row.failed],
         )
+
+    async def EnergyStream(  # noqa: N802
+        self, request: pb.EnergyStreamRequest, context: StreamContext
+    ) -> AsyncIterator[pb.FinalEnergy]:
+        """Tell final figures as they become known, until the daemon drains."""
+        with self._metering.feed.reading() as finals:
+            async for final in finals:
+                yield _final(final)
+        if finals.overrun:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "figures became final faster than they were read")
+
+    async def end_streams(self) -> None:
+        """End the streams with what became final by now: they would hold up the drain."""
+        await self._metering.sample()
+        self._metering.feed.end()
 
 
 def _model(model: Model) -> pb.ModelState:
@@ -175,15 +203,40 @@ def _point(point: Point) -> pb.PointState:
 
 
 def _row(row: SummaryRow) -> pb.EnergyRow:
+    return pb.EnergyRow(**asdict(row))
+
+
+def _request(row: RequestRow) -> pb.EnergyRow:
+    """Give a request as a summary of itself."""
+    final = row.energy.state == FINAL
     return pb.EnergyRow(
         policy=row.policy,
         model=row.model,
         variant=row.variant,
         device=row.device,
-        provenance=row.provenance,
+        provenance=row.energy.provenance,
         status=row.status,
-        requests=row.requests,
-        dynamic_nanojoules=row.dynamic_nanojoules,
-        static_nanojoules=row.static_nanojoules,
+        requests=1,
+        dynamic_nanojoules=row.energy.dynamic_nanojoules if final else 0,
+        static_nanojoules=row.energy.static_nanojoules if final else 0,
         device_seconds=row.device_seconds,
+        provisional_requests=0 if final else 1,
+        provisional_dynamic_nanojoules=row.provisional_dynamic_nanojoules,
+        provisional_static_nanojoules=row.provisional_static_nanojoules,
+    )
+
+
+def _final(final: Final) -> pb.FinalEnergy:
+    request_id, attempt = split_row_id(final.row_id)
+    return pb.FinalEnergy(
+        request_id=request_id,
+        failed_attempt=attempt,
+        energy=pb.EnergyReport(
+            dynamic_nanojoules=final.dynamic_nanojoules,
+            static_nanojoules=final.static_nanojoules,
+            uncertainty_nanojoules=final.uncertainty_nanojoules,
+            provenance=final.provenance.value,
+            sharing=final.sharing,
+            state=FINAL,
+        ),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from daemon.books import Closed
 from daemon.budget import Budget, Limit, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
@@ -24,11 +25,13 @@ from daemon.errors import (
 from daemon.fleet import Fleet
 from daemon.journal import Journal, Record
 from daemon.lane import Job, Outcome
-from daemon.ledger import Energy, provisional
+from daemon.ledger import Energy
+from daemon.metering import Metering
 from daemon.points import Point
 from daemon.policies import check
 from daemon.power import Power, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
+from daemon.settlement import Settlement
 from daemon.switchboard import STEP_SECONDS, Switchboard
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
@@ -66,7 +69,8 @@ class _Flight:
 
     `ended_as` is its terminal status once that is decided, `sequence` the number of the record that says so; an attempt
     that lands later only adds what it spent.
-    `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded.
+    `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded. `failures` are the
+    attempts that failed, which may have spent `failed_nanojoules`.
     """
 
     request_id: int
@@ -82,6 +86,7 @@ class _Flight:
     energy: Energy | None = None
     waited: bool = False
     reserved_nanojoules: int = 0
+    failures: int = 0
     failed_nanojoules: int = 0
     ended_as: str = ""
     sequence: int = 0
@@ -95,7 +100,14 @@ class Dispatcher:
     """Serves requests under the policy in force. Everything runs on the event loop."""
 
     def __init__(
-        self, fleet: Fleet, journal: Journal, policies: dict[str, PolicyConfig], start: str, clock: Clock, unix: Clock
+        self,
+        fleet: Fleet,
+        journal: Journal,
+        metering: Metering,
+        policies: dict[str, PolicyConfig],
+        start: str,
+        clock: Clock,
+        unix: Clock,
     ) -> None:
         """Put the start policy in force. Raises `PolicyRefused` for a policy that this host cannot keep."""
         self.policies = policies
@@ -122,7 +134,11 @@ class Dispatcher:
             lane.landed = self._landed
             lane.gave_up = partial(self._take_back, lane.name)
         fleet.came_up = self.switchboard.found
-        self.reign = journal.reign(start, limit, fleet.static_watts, clock())
+        self._books = metering.books
+        self.settlement = Settlement(self.budget, self._books, journal, clock)
+        metering.closed = self._closed
+        self.reign = 0
+        self.static_changed()
 
     def seed(self, spent: list[tuple[int, int]], static: list[tuple[int, float]] | None = None) -> None:
         """Enter what was spent before this daemon started, as (end, nanojoules), oldest first.
@@ -132,6 +148,10 @@ class Dispatcher:
         self.budget.seed_static(static or [])
         for ended, nanojoules in spent:
             self.budget.spend(nanojoules, ended)
+
+    def fill(self) -> None:
+        """Count a whole window of any policy as spent, where nothing is known of what was."""
+        self.budget.spend(max(_limit(policy).nanojoules for policy in self.policies.values()), self._clock())
 
     def set_policy(self, name: str) -> str:
         """Put another policy in force at once, on the ledger as it stands; give the name of the one before.
@@ -177,7 +197,10 @@ class Dispatcher:
 
     def static_changed(self) -> None:
         """Begin another reign: the policy or static power has changed."""
-        self.reign = self._journal.reign(self.router.name, self.budget.limit, self.fleet.static_watts, self._clock())
+        now = self._clock()
+        self.reign = self._journal.reign(self.router.name, self.budget.limit, self.fleet.static_watts, now)
+        for lane in self.fleet.lanes.values():
+            self._books.change_static(lane.name, lane.static_watts, now)
 
     def settled(self) -> None:
         """Let those who wait look again: the budget has settled something."""
@@ -262,9 +285,7 @@ class Dispatcher:
             flight.landing = self._loop.create_future()
         job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
         self._flying[job] = flight
-        # Should the daemon die, what earlier attempts may have spent counts as well.
-        held = reservation.nanojoules + flight.failed_nanojoules
-        self._journal.reserved(flight.request_id, flight.reign, point, held, now)
+        self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
         self.fleet.lanes[point.device].submit(job)
         timer = self._loop.call_later((deadline - now) / NANO, self._expire, job)
         try:
@@ -301,26 +322,28 @@ class Dispatcher:
             queued = (job.started - flight.accepted) / NANO
             flight.landing.set_result(
                 Answer(
-                    flight.request_id, scores, inference.steps, job.point, flight.policy, energy, seconds, queued,
-                    journaled,
+                    flight.request_id, scores, inference.steps, job.point, flight.policy,
+                    _with_failures(energy, flight.failed_nanojoules), seconds, queued, journaled,
                 )
             )  # fmt: skip
         self._wake()
 
     def _settle(self, flight: _Flight, job: Job, outcome: Outcome) -> Energy | None:
-        """Turn a reservation into what was spent; a failed run keeps all of it, one that never ran gives it back."""
-        reservation = job.reservation
+        """Turn a reservation into what was spent; an attempt that never ran gives it back."""
         if isinstance(outcome, Inference):
             static_watts = self.fleet.lanes[job.point.device].static_watts
-            energy = provisional(job.point, outcome, static_watts, job.first, flight.images)
-            self.budget.settle(reservation, energy.dynamic_nanojoules, job.ended)
-            return _with_failures(energy, flight.failed_nanojoules)
+            return self.settlement.answered(flight.request_id, job, outcome, static_watts)
         if outcome is None:
-            self.budget.cancel(reservation)
+            self.budget.cancel(job.reservation)
         else:
-            self.budget.settle(reservation, reservation.nanojoules, job.ended)
-            flight.failed_nanojoules += reservation.nanojoules
+            flight.failures += 1
+            flight.failed_nanojoules += job.reservation.nanojoules
+            self.settlement.failed(flight.request_id, flight.failures, flight.reign, job)
         return None
+
+    def _closed(self, closed: Closed) -> None:
+        self.settlement.close(closed)
+        self._wake()
 
     def _expire(self, job: Job) -> None:
         """The deadline passed: a queued attempt is called off, a running one is not waited for."""
@@ -357,11 +380,11 @@ class Dispatcher:
 
     def _record(self, flight: _Flight, device_seconds: float = 0.0) -> Record:
         """Make the request's terminal record. While an attempt still runs, its reservation stands for its energy."""
-        held = flight.failed_nanojoules + (flight.job.reservation.nanojoules if flight.job else 0)
         energy, ran = flight.energy, flight.job or flight.landed
         ended = ran.ended if energy and ran else self._clock()
-        if energy is None and held:
-            energy = Energy(held, 0, 0, "modelled", "accelerator", "exclusive")
+        if flight.job is not None:
+            held, point = flight.job.reservation.nanojoules, flight.job.point
+            energy = Energy(held, 0, held, point.provenance, point.boundary, "shared")
         flight.sequence = flight.sequence or self._journal.next_sequence()
         return Record(
             flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,

@@ -66,7 +66,8 @@ class Fleet:
         A fallback is used only while the device that names it cannot be.
         """
         lane = self.lanes[device]
-        return lane.backlog_seconds if lane.health.usable and self._called_for(device) else None
+        usable = lane.health.usable and not lane.shed
+        return lane.backlog_seconds if usable and self._called_for(device) else None
 
     def _called_for(self, device: str) -> bool:
         principal = self.principals.get(device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daemon.journal_store import SCHEMA_VERSION
+from daemon.journal_schema import VERSION as SCHEMA_VERSION
 from daemon.windows import Reign, Spending
 
 if TYPE_CHECKING:
@@ -105,23 +105,36 @@ def _read(path: Path, database: sqlite3.Connection) -> History:
         ).fetchall(),
         np.int64,
     ).reshape(-1, 8)
-    return _joined(sessions, reigns, np.array([status for (status,) in statuses], np.str_), columns.T)
+    attempts = np.array(
+        database.execute("SELECT session, reign, started, ended, dynamic_nanojoules FROM attempts").fetchall(), np.int64
+    ).reshape(-1, 5)
+    return _joined(sessions, reigns, np.array([status for (status,) in statuses], np.str_), columns.T, attempts.T)
 
 
 def _joined(
-    sessions: list[tuple[Any, ...]], reigns: list[tuple[Any, ...]], statuses: NDArray[np.str_], columns: Integers
+    sessions: list[tuple[Any, ...]],
+    reigns: list[tuple[Any, ...]],
+    statuses: NDArray[np.str_],
+    columns: Integers,
+    attempts: Integers,
 ) -> History:
+    """Join the sessions' lines of time; what attempts that failed may have spent counts as well."""
     numbers, owners, under, started, ended, deadlines, sequences, nanojoules = columns
     known = np.array([number for number, *_ in sessions], np.int64)
     place = np.searchsorted(known, owners)
     lasts = np.array([max(started, ended or 0) for _, _, _, started, ended in sessions], np.int64)
     np.maximum.at(lasts, place, ended)
+    failed_place = np.searchsorted(known, attempts[0])
+    np.maximum.at(lasts, failed_place, attempts[3])
     for _, owner, *_, began, _, _ in reigns:
         lasts[np.searchsorted(known, owner)] = max(lasts[np.searchsorted(known, owner)], began)
     shifts = _shifts(sessions, lasts)
     started, ended = started + shifts[place], ended + shifts[place]
     deadlines = np.where(deadlines > 0, deadlines + shifts[place], 0)
-    made = _reigns(reigns, known, lasts + shifts, shifts, under, ended)
+    failed_under, failed_started, failed_ended, failed_nanojoules = attempts[1:]
+    failed_started, failed_ended = failed_started + shifts[failed_place], failed_ended + shifts[failed_place]
+    under_all, ended_all = np.concatenate([under, failed_under]), np.concatenate([ended, failed_ended])
+    made = _reigns(reigns, known, lasts + shifts, shifts, under_all, ended_all)
     limits = {number: limit for number, _, _, limit, *_ in reigns}
     spent = nanojoules > 0
     return History(
@@ -131,7 +144,11 @@ def _joined(
             numbers, owners, statuses, ended, deadlines, sequences,
             np.array([limits.get(reign, 0) for reign in under.tolist()], np.int64), nanojoules,
         ),
-        Spending(started[spent], ended[spent], nanojoules[spent]),
+        Spending(
+            np.concatenate([started[spent], failed_started]),
+            np.concatenate([ended[spent], failed_ended]),
+            np.concatenate([nanojoules[spent], failed_nanojoules]),
+        ),
     )  # fmt: skip
 
 

@@ -11,22 +11,29 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import structlog
 
+from daemon.attribution import Final
+from daemon.books import Range
 from daemon.budget import Limit
-from daemon.clock import Clock
-from daemon.journal_store import Store
+from daemon.clock import NANO, Clock
+from daemon.journal_store import FINAL, Store
 from daemon.ledger import Energy
 from daemon.points import Point
 
 MOVE_INTERVAL_SECONDS = 0.5
 # The shortest line is a reservation's.
 decode_line = msgspec.json.Decoder(Annotated[list[Any], msgspec.Meta(min_length=7)]).decode
+
+# What SQLite says of a file that is damaged, or no database: the rest of a code says more.
+PRIMARY_CODE = 0xFF
+UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+NOTHING = Energy(0, 0, 0, "", "", "", FINAL)
 
 log = structlog.get_logger()
 
@@ -54,11 +61,26 @@ class Record(NamedTuple):
     sequence: int = 0
 
 
+class FailedAttempt(NamedTuple):
+    """An attempt of a request that failed on its device, the `number`th one from 1 on, with the bound of its energy."""
+
+    request_id: int
+    number: int
+    reign: int
+    point: Point
+    started: int
+    ended: int
+    nanojoules: int
+
+
 class Journal:
     """An open journal. `append` methods are safe on the event loop: one write to the page cache each."""
 
     def __init__(self, folder: Path, boot: str, clock: Clock, unix_nanoseconds: Clock) -> None:
-        """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`."""
+        """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`.
+
+        A store that cannot be read any more is set aside, and another one begun: `set_aside` says where it is.
+        """
         self.gaps = 0
         self._clock = clock
         self._tails = folder / "tail"
@@ -70,12 +92,15 @@ class Journal:
             self._tails.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.store = Store(folder / "journal.db")
-            for tail in sorted(self._tails.glob("*.jsonl")):
-                self._ingest(tail)
-            self.lost = self.store.close_session(boot, clock())
-            self.store.open_session(boot, unix_nanoseconds(), clock())
-            self._next_request, self._next_reign = self.store.next_ids()
+            self.set_aside: Path | None = None
+            try:
+                self._begin(folder / "journal.db", boot, unix_nanoseconds())
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE not in UNREADABLE:
+                    raise
+                self.set_aside = _set_aside(folder / "journal.db", unix_nanoseconds() // NANO)
+                log.error("journal cannot be read", reason=str(error), set_aside=str(self.set_aside))
+                self._begin(folder / "journal.db", boot, unix_nanoseconds())
             self._number = self._sequence = 0
             self._path, self._tail = self._open_tail()
         except BlockingIOError:
@@ -86,6 +111,19 @@ class Journal:
             raise JournalError(f"{folder / 'journal.db'}: {error}") from None
         self._thread = threading.Thread(target=self._move_now_and_then, name="journal", daemon=True)
         self._thread.start()
+
+    def _begin(self, path: Path, boot: str, unix: int) -> None:
+        """Open the store, enter what a crash left, begin a session."""
+        self.store = Store(path)
+        try:
+            for tail in sorted(self._tails.glob("*.jsonl")):
+                self._ingest(tail)
+            self.lost, self.unsettled = self.store.close_session(boot, self._clock())
+            self.store.open_session(boot, unix, self._clock())
+            self._next_request, self._next_reign = self.store.next_ids()
+        except BaseException:
+            self.store.close()
+            raise
 
     def next_request_id(self) -> int:
         """Give the next request its number; numbers rise across restarts."""
@@ -103,6 +141,10 @@ class Journal:
     def register(self, point: Point) -> None:
         """Give an operating point the number by which records name it."""
         point.journal_id = self.store.point_id(point)
+
+    def open_account(self, account: int, devices: Sequence[str], meters: Sequence[tuple[str, str]]) -> list[int]:
+        """Enter an account of the frontier, its meters by name and boundary; give the numbers that name them."""
+        return self.store.open_account(account, devices, meters)
 
     def reign(self, policy: str, limit: Limit, static_watts: float, at: int) -> int:
         """Record that a policy came into force, or that static power changed under it; give the reign's number."""
@@ -126,15 +168,30 @@ class Journal:
         """Record how requests ended; False when the journal could not take it."""
         return self._append([self._line(record) for record in records])
 
+    def failed(self, attempt: FailedAttempt) -> bool:
+        """Record an attempt that failed: nothing more is known of its energy than the bound."""
+        request_id, number, reign, point, started, ended, nanojoules = attempt
+        session, point_id = self.store.session, point.journal_id
+        return self._append(
+            [["attempt", request_id, number, session, reign, point_id, started, ended, nanojoules, point.provenance]]
+        )
+
+    def settled(self, finals: list[Final], ranges: list[Range]) -> bool:
+        """Record figures that became final, and the ranges of the ledger that closed with them, with one write."""
+        lines: list[list[Any]] = [["ledger", *each] for each in ranges]
+        if finals:
+            row_ids, _, dynamic, static, uncertainty, provenance, sharing = zip(*finals, strict=True)
+            lines.append(["finals", self.store.session, row_ids, dynamic, static, uncertainty, provenance, sharing])
+        return self._append(lines)
+
     def _line(self, record: Record) -> list[Any]:
-        point, energy = record.point, record.energy
+        point, energy = record.point, record.energy or NOTHING
         return [
             "finished", record.request_id, self.store.session, record.reign, point.journal_id if point else None,
             record.status, record.images, record.accepted_unix, record.accepted, record.started, record.ended,
-            record.reserved_nanojoules, energy.dynamic_nanojoules if energy else 0,
-            energy.static_nanojoules if energy else 0, energy.uncertainty_nanojoules if energy else 0,
-            energy.state if energy else "final", record.device_seconds,
-            record.deadline, record.sequence,
+            record.reserved_nanojoules, record.device_seconds, record.deadline, record.sequence,
+            energy.dynamic_nanojoules, energy.static_nanojoules, energy.uncertainty_nanojoules, energy.provenance,
+            energy.sharing, energy.state,
         ]  # fmt: skip
 
     def _append(self, lines: list[list[Any]]) -> bool:
@@ -208,3 +265,13 @@ class Journal:
     def _end(self) -> None:
         self.move()
         self.store.end_session(self._clock())
+
+
+def _set_aside(path: Path, unix_seconds: int) -> Path:
+    """Rename a store, with what SQLite keeps beside it, so that another one can take its place."""
+    aside = path.with_name(f"journal.unreadable-{unix_seconds}.db")
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{path}{suffix}")
+        if file.exists():
+            file.rename(f"{aside}{suffix}")
+    return aside

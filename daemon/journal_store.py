@@ -1,59 +1,38 @@
-"""The journal's SQLite store: its tables, how records enter them, and what is asked of them."""
+"""The journal's SQLite store: how records enter its tables, and what is asked of them."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from daemon import journal_schema
+from daemon.ledger import Energy, row_id, split_row_id
 from daemon.points import Point
 
-SCHEMA_VERSION = 2
-SCHEMA = """
-CREATE TABLE sessions (
-  id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started_unix INTEGER NOT NULL, started INTEGER NOT NULL, ended INTEGER
-) STRICT;
-CREATE TABLE points (
-  id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
-  device TEXT NOT NULL, steps INTEGER NOT NULL, margin INTEGER NOT NULL, simulated INTEGER NOT NULL,
-  provenance TEXT NOT NULL, boundary TEXT NOT NULL, accuracy REAL NOT NULL,
-  UNIQUE (digest, model, version, variant, device, steps, margin, provenance)
-) STRICT;
-CREATE TABLE reigns (
-  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, policy TEXT NOT NULL, limit_nanojoules INTEGER NOT NULL,
-  window_nanoseconds INTEGER NOT NULL, static_watts REAL NOT NULL, began INTEGER NOT NULL,
-  burst_nanojoules INTEGER, burst_watts REAL NOT NULL
-) STRICT;
-CREATE TABLE requests (
-  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, reign INTEGER NOT NULL, point INTEGER, status TEXT NOT NULL,
-  images INTEGER NOT NULL, accepted_unix INTEGER NOT NULL, accepted INTEGER NOT NULL, started INTEGER NOT NULL,
-  ended INTEGER NOT NULL, reserved_nanojoules INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
-  static_nanojoules INTEGER NOT NULL, uncertainty_nanojoules INTEGER NOT NULL, energy_state TEXT NOT NULL,
-  device_seconds REAL NOT NULL, deadline INTEGER NOT NULL, sequence INTEGER NOT NULL
-) STRICT;
-CREATE INDEX requests_by_session ON requests (session, ended);
-"""
-# What brings the first format to this one. What it did not record stays unknown: 0, and NULL for the end of a session.
-UPGRADE = """
-ALTER TABLE sessions ADD COLUMN ended INTEGER;
-ALTER TABLE reigns ADD COLUMN burst_nanojoules INTEGER;
-ALTER TABLE reigns ADD COLUMN burst_watts REAL NOT NULL DEFAULT 0;
-ALTER TABLE requests ADD COLUMN deadline INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE requests ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
-"""
 # A request whose dispatch is recorded and whose end is not.
 RUNNING = "running"
 # What a running request becomes when the daemon that ran it has died: it may have spent all that was reserved.
 LOST = "lost"
 # The record of a device that was powered up.
 MAINTENANCE = "maintenance"
+# The status of attempts after which a request went on to another device, or ended without an answer.
+FAILED = "failed"
+FINAL, PROVISIONAL = "final", "provisional"
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """The sum over requests of one kind. `policy` and `status` are always there, the rest is empty if none ran."""
+    """The sum over requests of one kind. `policy` and `status` are always there, the rest is empty if none ran.
+
+    Energies are sums of final figures, and `provisional_requests` tells how many have none yet; what left with the
+    replies, of all requests, stands beside them. Attempts that failed have rows of their own, with the status `FAILED`
+    and no requests.
+    """
 
     policy: str
     model: str
@@ -65,81 +44,161 @@ class SummaryRow:
     dynamic_nanojoules: int
     static_nanojoules: int
     device_seconds: float
+    provisional_requests: int
+    provisional_dynamic_nanojoules: int
+    provisional_static_nanojoules: int
 
 
-@dataclass(frozen=True)
-class RequestRow:
-    """One request, as a summary of itself, with its labels."""
+class RequestRow(NamedTuple):
+    """One request, its figure, and those of attempts that failed before."""
 
-    summary: SummaryRow
-    uncertainty_nanojoules: int
-    energy_state: str
-    boundary: str
+    policy: str
+    model: str
+    variant: str
+    device: str
+    status: str
     accepted_unix: int
+    device_seconds: float
+    provisional_dynamic_nanojoules: int
+    provisional_static_nanojoules: int
+    energy: Energy
+    failed: tuple[Energy, ...]
 
 
-SUMMARY = """
-  reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, ''), COALESCE(provenance, ''), status
-"""
+def _marks(count: int) -> str:
+    return ",".join(f"?{number}" for number in range(1, count + 1))
+
+
 POINT_KEY = "digest, model, version, variant, device, steps, margin, provenance"
-JOINS = "requests JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point"
+JOINS = "JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point"
+NAMES = "reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, '')"
+# A finished request's line: these, and then its figure.
+FINISHED = (
+    "id", "session", "reign", "point", "status", "images", "accepted_unix", "accepted", "started", "ended",
+    "reserved_nanojoules", "device_seconds", "deadline", "sequence",
+)  # fmt: skip
+FIGURE = ("dynamic_nanojoules", "static_nanojoules", "uncertainty_nanojoules", "provenance", "sharing", "energy_state")
+REPLIED = ("provisional_dynamic_nanojoules", "provisional_static_nanojoules")
+# A final figure does not change any more, even if the record of its request should come after it.
+FINISH = (
+    f"INSERT INTO requests ({', '.join(FINISHED + FIGURE + REPLIED)}) VALUES ({_marks(22)}) ON CONFLICT (id) DO UPDATE "
+    f"SET {', '.join(f'{column} = excluded.{column}' for column in FINISHED[1:] + REPLIED)}, "
+    + ", ".join(f"{column} = IIF(energy_state = '{FINAL}', {column}, excluded.{column})" for column in FIGURE)
+)
+RUN = (
+    "INSERT INTO requests (id, session, reign, point, reserved_nanojoules, accepted, started, ended, status, images, "
+    f"accepted_unix, device_seconds, deadline, sequence, {', '.join(FIGURE + REPLIED)}) "
+    f"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?6, '{RUNNING}', 1, 0, 0, 0, 0, 0, 0, 0, '', '', '{PROVISIONAL}', 0, 0) "
+    "ON CONFLICT (id) DO UPDATE SET point = excluded.point, reign = excluded.reign, started = excluded.started, "
+    "ended = excluded.ended, reserved_nanojoules = excluded.reserved_nanojoules WHERE status = excluded.status"
+)
+ATTEMPT = (
+    "INSERT OR IGNORE INTO attempts (request, number, session, reign, point, started, ended, provisional_nanojoules, "
+    f"{', '.join(FIGURE)}) VALUES ({_marks(8)}, ?8, 0, ?8, ?9, 'shared', '{PROVISIONAL}')"
+)
+SETTLE = (
+    "UPDATE {} SET dynamic_nanojoules = ?1, static_nanojoules = ?2, uncertainty_nanojoules = ?3, provenance = ?4, "
+    f"sharing = ?5, energy_state = '{FINAL}' WHERE {{}} = ?6"
+)
+# What was spent: by requests, by attempts that failed, and what a meter counted that no request asked for.
+PLACED = "WITH placed AS (SELECT id, IIF(?1 = boot, 0, ?2 - ?3 + started_unix - started) AS shift FROM sessions)"
+SPENT = "SELECT MIN(ended + shift, ?2) AS moment, {} AS nanojoules FROM placed JOIN {} AND ended > ?2 - ?4 - shift"
+UNASKED = "background_nanojoules + unattributed_nanojoules"
+# No range of the ledger is longer than an hour: so much less of it is looked at.
+RANGES = "began > ?2 - ?4 - shift - 3600000000000"
+RECENT = f"""{PLACED} SELECT moment, nanojoules FROM (
+{SPENT.format("dynamic_nanojoules", "requests ON requests.session = placed.id")}
+UNION ALL {SPENT.format("dynamic_nanojoules", "attempts ON attempts.session = placed.id")}
+UNION ALL {SPENT.format(UNASKED, f"meters ON session = placed.id JOIN ledger ON meter = meters.id AND {RANGES}")}
+AND provenance = 'measured'
+) WHERE nanojoules > 0 ORDER BY moment"""
+FINAL_SUM = f"SUM(IIF({{0}}.energy_state = '{FINAL}', {{0}}.{{1}}_nanojoules, 0))"
+PROVISIONAL_COUNT = f"SUM({{}}.energy_state = '{PROVISIONAL}')"
+SUMMARY = f"""
+SELECT {NAMES}, requests.provenance, status, COUNT(*),
+  {FINAL_SUM.format("requests", "dynamic")}, {FINAL_SUM.format("requests", "static")}, SUM(device_seconds),
+  {PROVISIONAL_COUNT.format("requests")}, SUM(provisional_dynamic_nanojoules), SUM(provisional_static_nanojoules)
+FROM requests {JOINS} WHERE accepted_unix >= ?1 GROUP BY 1, 2, 3, 4, 5, 6
+UNION ALL
+SELECT {NAMES}, attempts.provenance, '{FAILED}', 0,
+  {FINAL_SUM.format("attempts", "dynamic")}, {FINAL_SUM.format("attempts", "static")}, 0.0,
+  {PROVISIONAL_COUNT.format("attempts")}, SUM(provisional_nanojoules), 0
+FROM attempts JOIN reigns ON reigns.id = attempts.reign JOIN points ON points.id = attempts.point
+JOIN requests ON requests.id = request WHERE accepted_unix >= ?1 GROUP BY 1, 2, 3, 4, 5, 6
+ORDER BY 1, 2, 3, 4, 6
+"""
 
 
 class Store:
     """An open store. One connection, used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the database. Raises `OSError` with the file's name when it cannot be used."""
+        """Open or create the database.
+
+        Raises `OSError` with the file's name when it cannot be used, `sqlite3.DatabaseError` when it cannot be read.
+        """
         self.session = 0
         self._lock = threading.Lock()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version in (0, 1):
-                steps = UPGRADE if version else SCHEMA
-                self._database.executescript(f"BEGIN;{steps}PRAGMA user_version = {SCHEMA_VERSION};COMMIT")
-            elif version != SCHEMA_VERSION:
-                raise OSError(None, f"its format is {version}, this release reads {SCHEMA_VERSION}", str(path))
-        except sqlite3.Error as error:
-            raise OSError(None, str(error), str(path)) from None
+            if not 0 <= version <= journal_schema.VERSION:
+                reason = f"its format is {version}, this release reads up to {journal_schema.VERSION}"
+                raise OSError(None, reason, str(path))
+            if version < journal_schema.VERSION:
+                self._database.executescript(journal_schema.script(version))
+        except BaseException:
+            self._database.close()
+            raise
 
     def ingest(self, lines: list[list[Any]]) -> None:
         """Enter records in one transaction; entering one again changes nothing."""
-        reigns = [line[1:] for line in lines if line[0] == "reign"]
-        finished = [line[1:] for line in lines if line[0] == "finished"]
+        kinds: dict[str, list[list[Any]]] = defaultdict(list)
+        for line in lines:
+            kinds[line[0]].append(line[1:])
+        finals = {figure[0]: figure[1:] for columns in kinds["finals"] for figure in zip(*columns[1:], strict=True)}
+        finished = kinds["finished"]
+        for row in finished:
+            row.extend(row[len(FINISHED) : len(FINISHED) + len(REPLIED)])
+            figure = finals.pop(row_id(row[0]), None)
+            if figure is not None:
+                row[len(FINISHED) : -len(REPLIED)] = [*figure, FINAL]
         done = {row[0] for row in finished}
-        running = [
-            [request, session, reign, point, RUNNING, 1, 0, at, at, at, reserved, 0, 0, 0, "provisional", 0.0, 0, 0]
-            for kind, request, session, reign, point, reserved, at in (row for row in lines if row[0] == "reserved")
-            if request not in done
-        ]
+        running = [row for row in kinds["reserved"] if row[0] not in done]
+        late = [(*figure, *split_row_id(number)) for number, figure in finals.items()]
         with self._lock, self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT OR IGNORE INTO reigns VALUES (?,?,?,?,?,?,?,?,?)", reigns)
-            marks = ",".join("?" * 18)
-            self._database.executemany(
-                f"INSERT INTO requests VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET point = excluded.point, "
-                "reign = excluded.reign, reserved_nanojoules = excluded.reserved_nanojoules, "
-                "started = excluded.started, ended = excluded.ended WHERE status = excluded.status",
-                running,
-            )
-            self._database.executemany(f"INSERT OR REPLACE INTO requests VALUES ({marks})", finished)
+            database = self._database
+            database.execute("BEGIN")
+            database.executemany(f"INSERT OR IGNORE INTO reigns VALUES ({_marks(9)})", kinds["reign"])
+            database.executemany(RUN, running)
+            database.executemany(FINISH, finished)
+            database.executemany(ATTEMPT, kinds["attempt"])
+            database.executemany(f"{SETTLE.format('requests', 'id')} AND ?7 = 0", late)
+            database.executemany(f"{SETTLE.format('attempts', 'request')} AND number = ?7", late)
+            database.executemany(f"INSERT OR IGNORE INTO ledger VALUES ({_marks(12)})", kinds["ledger"])
 
-    def close_session(self, boot: str, now: int) -> int:
-        """Charge the requests that a dead daemon left running with their whole reservation; count them.
+    def close_session(self, boot: str, now: int) -> tuple[int, int]:
+        """Charge the requests that a dead daemon left running with their whole reservation.
 
-        On the same boot they may have run until now; a reboot ended them when their session did.
+        On the same boot they may have run until now; a reboot ended them when their session did. Gives how many these
+        are, and of how many more the figure of the last session stays provisional.
         """
         with self._lock, self._database:
-            cursor = self._database.execute(
-                "UPDATE requests SET status = ?, dynamic_nanojoules = reserved_nanojoules, energy_state = 'final', "
+            lost = self._database.execute(
+                "UPDATE requests SET status = ?, dynamic_nanojoules = reserved_nanojoules, energy_state = ?, "
+                "uncertainty_nanojoules = reserved_nanojoules, sharing = 'shared', "
+                "provenance = (SELECT provenance FROM points WHERE points.id = point), "
                 "ended = IIF(session IN (SELECT id FROM sessions WHERE boot = ?), MAX(ended, ?), ended) "
                 "WHERE status = ?",
-                (LOST, boot, now, RUNNING),
-            )
-            return cursor.rowcount
+                (LOST, FINAL, boot, now, RUNNING),
+            ).rowcount
+            (unsettled,) = self._database.execute(
+                "SELECT COUNT(*) FROM requests WHERE session = (SELECT MAX(id) FROM sessions) AND energy_state = ?",
+                (PROVISIONAL,),
+            ).fetchone()
+        return lost, int(unsettled)
 
     def end_session(self, now: int) -> None:
         """Note that the session ended in order: all that it accepted has its terminal record."""
@@ -178,6 +237,21 @@ class Store:
             ).fetchone()
         return int(number)
 
+    def open_account(self, account: int, devices: Sequence[str], meters: Sequence[tuple[str, str]]) -> list[int]:
+        """Enter an account of this session's frontier, its meters by name and boundary; give their numbers."""
+        with self._lock, self._database:
+            self._database.executemany(
+                "INSERT INTO account_devices VALUES (?, ?, ?)", [(self.session, account, device) for device in devices]
+            )
+            return [
+                self._database.execute(
+                    "INSERT INTO meters (session, account, name, boundary) VALUES (?, ?, ?, ?)",
+                    (self.session, account, *meter),
+                ).lastrowid
+                or 0
+                for meter in meters
+            ]
+
     def recent(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[tuple[int, int]]:
         """List (end, nanojoules) of all that was spent within the last `nanoseconds`, oldest first, to seed a budget.
 
@@ -185,13 +259,7 @@ class Store:
         taken as now.
         """
         with self._lock:
-            rows = self._database.execute(
-                "WITH placed AS (SELECT id, IIF(boot = ?, 0, ? - ? + started_unix - started) AS shift FROM sessions) "
-                "SELECT MIN(ended + shift, ?) AS moment, dynamic_nanojoules FROM placed "
-                "JOIN requests ON requests.session = placed.id AND ended > ? - shift "
-                "WHERE dynamic_nanojoules > 0 ORDER BY moment",
-                (boot, now, unix, now, now - nanoseconds),
-            ).fetchall()
+            rows = self._database.execute(RECENT, (boot, now, unix, nanoseconds)).fetchall()
         return [(moment, nanojoules) for moment, nanojoules in rows]
 
     def recent_static(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[tuple[int, float]]:
@@ -210,26 +278,35 @@ class Store:
         return [(until, watts) for until, watts in rows]
 
     def summary(self, since_unix: int) -> list[SummaryRow]:
-        """Sum the requests accepted since `since_unix` by policy, model, variant, device and status."""
+        """Sum the requests accepted since `since_unix` by policy, model, variant, device, provenance and status."""
         with self._lock:
-            rows = self._database.execute(
-                f"SELECT {SUMMARY}, COUNT(*), SUM(dynamic_nanojoules), SUM(static_nanojoules), SUM(device_seconds) "
-                f"FROM {JOINS} WHERE accepted_unix >= ? GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 6",
-                (since_unix,),
-            ).fetchall()
+            rows = self._database.execute(SUMMARY, (since_unix,)).fetchall()
         return [SummaryRow(*row) for row in rows]
 
     def request(self, request_id: int) -> RequestRow | None:
         """Look one request up."""
         with self._lock:
             row = self._database.execute(
-                f"SELECT {SUMMARY}, 1, dynamic_nanojoules, static_nanojoules, device_seconds, uncertainty_nanojoules, "
-                f"energy_state, COALESCE(boundary, ''), accepted_unix FROM {JOINS} WHERE requests.id = ?",
+                f"SELECT {NAMES}, status, accepted_unix, device_seconds, {', '.join(REPLIED)}, {_figure('requests')} "
+                f"FROM requests {JOINS} WHERE requests.id = ?",
                 (request_id,),
             ).fetchone()
-        return RequestRow(SummaryRow(*row[:10]), *row[10:]) if row else None
+            failed = self._database.execute(
+                f"SELECT {_figure('attempts')} FROM attempts {JOINS} WHERE request = ? ORDER BY number", (request_id,)
+            ).fetchall()
+        if row is None:
+            return None
+        return RequestRow._make([*row[:9], Energy(*row[9:]), tuple(Energy(*each) for each in failed)])
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._database.close()
+
+
+def _figure(table: str) -> str:
+    """List the columns of a figure in the order of `Energy`."""
+    return (
+        f"dynamic_nanojoules, static_nanojoules, uncertainty_nanojoules, {table}.provenance, COALESCE(boundary, ''), "
+        "sharing, energy_state"
+    )

@@ -19,6 +19,7 @@ from daemon.budget import Reservation
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
 from daemon.health import Health, State, unavailable
+from daemon.occupancy import Occupancy
 from daemon.opening import open_configured
 from daemon.points import Point
 from hal.device import Cost, Device, Inference, limit_seconds
@@ -69,7 +70,8 @@ class Lane:
     """One device with its queue, its thread and its health. All methods are called on the event loop.
 
     `landed` is called there with the jobs of a batch that ended, and their common outcome, `gave_up` when the device is
-    lost and what waits for it has to be taken back, `changed` when its health is another one.
+    lost and what waits for it has to be taken back, `changed` when its health is another one, `maintained` with what
+    else the device did: from when to when, and the model's nanojoules. `shed`: its joules are too uncertain to use it.
     """
 
     def __init__(self, name: str, config: DeviceConfig, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -78,6 +80,10 @@ class Lane:
         self.landed: Callable[[list[Job], Outcome], None]
         self.gave_up: Callable[[], None] = _nothing
         self.changed: Callable[[], None] = _nothing
+        self.maintained: Callable[[int, int, int], None] = _ignore
+        self.occupancy = Occupancy(clock)
+        self.relative_uncertainty = 0.0
+        self.shed = False
         self.device: Device | None = None
         self.health = Health(clock())
         # Set while the device is lost and nobody opens it anew.
@@ -122,20 +128,31 @@ class Lane:
             images += len(task.images)
         return batch
 
-    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run a function on the device's thread, behind what is queued and before what is queued later."""
+    def call(self, function: Callable[[], T], nanojoules: int = 0) -> asyncio.Future[T]:
+        """Run a function on the device's thread, behind what is queued and before what is queued later.
+
+        It is maintenance of the device, and costs `nanojoules` above static power as far as a model knows.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
 
         def task() -> None:
+            began = self.occupancy.begin()
             try:
                 result = function()
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets it)
-                self._loop.call_soon_threadsafe(_settle, future, partial(future.set_exception, error))
+                tell = partial(future.set_exception, error)
             else:
-                self._loop.call_soon_threadsafe(_settle, future, partial(future.set_result, result))
+                tell = partial(future.set_result, result)
+            ended = self.occupancy.end(began, nanojoules)
+            self._loop.call_soon_threadsafe(self._maintain, began, ended, nanojoules)
+            self._loop.call_soon_threadsafe(_settle, future, tell)
 
         self._tasks.put(task)
         return future
+
+    def _maintain(self, began: int, ended: int, nanojoules: int) -> None:
+        self.occupancy.land()
+        self.maintained(began, ended, nanojoules)
 
     async def open(self) -> Device:
         """Open the device, anew where it was open. Raises whatever its driver raises."""
@@ -154,7 +171,8 @@ class Lane:
     def switch(self, on: bool) -> asyncio.Future[None]:
         """Power the device down, or up again."""
         self.powered = False
-        done = self.call(partial(self._switch, on))
+        joules = self.reopening.dynamic_joules if on and self.reopening else 0.0
+        done = self.call(partial(self._switch, on), round(joules * NANO))
         done.add_done_callback(partial(self._switched, on))
         return done
 
@@ -204,6 +222,7 @@ class Lane:
                 self.fail(DeviceUnavailable(self.name, Reason.LOST, "its worker died at rest"), now)
         elif running is not None and now - running[0].started > self._limit_nanoseconds(device, running):
             self._abandoned = running
+            self.occupancy.give_up(running[0].started, _bound_nanojoules(running))
             self._land(running, DeviceUnavailable(self.name, Reason.HUNG, "a run does not end"), now)
 
     def _limit_nanoseconds(self, device: Device, jobs: list[Job]) -> float:
@@ -238,25 +257,32 @@ class Lane:
             self._loop.call_soon_threadsafe(self._finish, late, None, now)
         if not timely:
             return
-        images = 0
+        images, started = 0, self.occupancy.begin()
         for job in timely:
-            job.started, job.first = now, images
+            job.started, job.first = started, images
             images += len(job.images)
         point = timely[0].point
         batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         self._running = timely
         try:
-            outcome: Outcome = point.program(batch, point.steps, point.margin)
+            inference = point.program(batch, point.steps, point.margin)
         except Exception as error:  # noqa: BLE001 (a driver may raise anything, the thread must live)
-            outcome, self._broken = unavailable(self.name, error), True
+            outcome: Outcome = unavailable(self.name, error)
+            self._broken, nanojoules = True, _bound_nanojoules(timely)
+        else:
+            outcome, nanojoules = inference, round(inference.dynamic_joules * NANO)
         self._running = None
-        self._loop.call_soon_threadsafe(self._finish, timely, outcome, self._clock())
+        ended = self.occupancy.end(started, nanojoules)
+        self._loop.call_soon_threadsafe(self._finish, timely, outcome, ended)
 
     def _finish(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
         if jobs is self._abandoned:
             self._abandoned = None
             return
+        if outcome is not None:
+            self.occupancy.land()
         if isinstance(outcome, Inference):
+            self.relative_uncertainty = outcome.uncertainty_joules / max(outcome.dynamic_joules, 1 / NANO)
             if self.health.failure is not None and self.health.answered(ended):
                 self.changed()
             jobs[0].point.observe((ended - jobs[0].started) / NANO / len(outcome.scores))
@@ -325,3 +351,12 @@ def _close(device: Device) -> None:
 
 def _nothing() -> None:
     """Nobody listens yet."""
+
+
+def _bound_nanojoules(jobs: list[Job]) -> int:
+    """Give what a batch that failed may have cost, of which nothing more is known."""
+    return sum(job.reservation.nanojoules for job in jobs)
+
+
+def _ignore(began: int, ended: int, nanojoules: int) -> None:
+    """Nobody keeps books yet."""

@@ -8,6 +8,19 @@ from daemon.clock import NANO
 from daemon.points import Point
 from hal.device import Inference
 
+# A request's attempts: those that failed are numbered from 1 on, 0 is the one that was answered or ran last.
+ATTEMPT_BITS = 8
+
+
+def row_id(request_id: int, attempt: int = 0) -> int:
+    """Give the number of an attempt in the books."""
+    return request_id << ATTEMPT_BITS | attempt
+
+
+def split_row_id(row: int) -> tuple[int, int]:
+    """Give the request and the attempt of a number in the books."""
+    return row >> ATTEMPT_BITS, row & (1 << ATTEMPT_BITS) - 1
+
 
 class Energy(NamedTuple):
     """What a request cost, with every label that a figure must carry.

@@ -28,6 +28,7 @@ from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
+from daemon.metering import open_metering
 from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
 from daemon.triggers import TriggerWatch
@@ -79,7 +80,8 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
 
     `read` gives the configuration, at the start and for a reload.
 
-    Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError` or `StartError` when it cannot start.
+    Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError`, `FrontierError` or `StartError` when
+    it cannot start.
     """
     config, stop = read(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,6 +118,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         statuses.draining = True
         await statuses.enter_graceful_shutdown()
         await inference.stop(DRAIN_SECONDS)
+        await control.end_streams()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
 
@@ -132,11 +135,15 @@ async def _core(
     try:
         if journal.lost:
             log.warning("requests of a daemon that died are charged in full", requests=journal.lost)
+        if journal.unsettled:
+            log.warning("figures of a daemon that died stay provisional", requests=journal.unsettled)
         folder = Path(config.repository) if config.repository else SHIPPED
         repository = scan(folder)
         for refused in repository.refused:
             log.error("artifact refused", artifact=refused.subject, reason=refused.reason)
         fleet = Fleet(config.device, clock, calibrated)
+        metering = await open_metering(config.meters, fleet.lanes, journal, clock)
+        metering.start()
         try:
             await fleet.start(repository.artifacts)
             fleet.complete = fleet.complete and not repository.refused
@@ -144,22 +151,27 @@ async def _core(
                 for model in versions.values():
                     for point in model.points:
                         journal.register(point)
-            dispatcher = Dispatcher(fleet, journal, config.policy, config.start_policy, clock, time.time_ns)
+            dispatcher = Dispatcher(fleet, journal, metering, config.policy, config.start_policy, clock, time.time_ns)
             longest = max(round(policy.window_seconds * NANO) for policy in config.policy.values())
             moment = (boot, clock(), time.time_ns(), longest)
             dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
+            if journal.set_aside:
+                dispatcher.fill()
+            # What loading took is closed before the first request.
+            await metering.sample()
             refused_texts = [str(refused) for refused in repository.refused]
             triggers = TriggerWatch(dispatcher.set_policy)
             await triggers.replace(config.trigger, config.start_policy)
             watches = [asyncio.create_task(watch) for watch in (dispatcher.watch_power(), triggers.watch())]
             try:
                 reload = Reload(config, read, dispatcher, triggers)
-                yield dispatcher, Control(dispatcher, journal, refused_texts, reload, clock)
+                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock)
             finally:
                 for watch in watches:
                     watch.cancel()
         finally:
             await fleet.close()
+            await metering.close()
     finally:
         journal.close()
 

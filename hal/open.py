@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from hal.device import Boundary, Provenance
+
 if TYPE_CHECKING:
     from hal.device import Device
 
@@ -55,3 +57,13 @@ def open_device(
     near = difflib.get_close_matches(driver, DRIVERS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known drivers are {', '.join(DRIVERS)}"
     raise ValueError(f"unknown driver {driver!r}; {hint}")
+
+
+def boundary_of(driver: str) -> Boundary:
+    """Tell what the joules of a driver's devices cover, before one is opened."""
+    return Boundary.HOST if driver == "cpu" else Boundary.ACCELERATOR
+
+
+def model_provenance_of(driver: str) -> Provenance:
+    """Tell what the figures of a driver's model are called, before a device is opened."""
+    return Provenance.SIMULATED if driver.endswith("-sim") else Provenance.MODELLED

@@ -123,18 +123,22 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("version", "policy", "uptime_seconds", "budget", "journal_gaps")
+    __slots__ = ("version", "policy", "uptime_seconds", "budget", "journal_gaps", "meters", "budget_overruns")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_GAPS_FIELD_NUMBER: _ClassVar[int]
+    METERS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_OVERRUNS_FIELD_NUMBER: _ClassVar[int]
     version: str
     policy: str
     uptime_seconds: float
     budget: BudgetState
     journal_gaps: int
-    def __init__(self, version: _Optional[str] = ..., policy: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., budget: _Optional[_Union[BudgetState, _Mapping]] = ..., journal_gaps: _Optional[int] = ...) -> None: ...
+    meters: _containers.RepeatedCompositeFieldContainer[MeterState]
+    budget_overruns: int
+    def __init__(self, version: _Optional[str] = ..., policy: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., budget: _Optional[_Union[BudgetState, _Mapping]] = ..., journal_gaps: _Optional[int] = ..., meters: _Optional[_Iterable[_Union[MeterState, _Mapping]]] = ..., budget_overruns: _Optional[int] = ...) -> None: ...
 
 class BudgetState(_message.Message):
     __slots__ = ("window_seconds", "limit_nanojoules", "static_nanojoules", "spent_nanojoules", "reserved_nanojoules")
@@ -150,18 +154,40 @@ class BudgetState(_message.Message):
     reserved_nanojoules: int
     def __init__(self, window_seconds: _Optional[float] = ..., limit_nanojoules: _Optional[int] = ..., static_nanojoules: _Optional[int] = ..., spent_nanojoules: _Optional[int] = ..., reserved_nanojoules: _Optional[int] = ...) -> None: ...
 
+class MeterState(_message.Message):
+    __slots__ = ("name", "boundary", "provenance", "up", "detail", "resets", "rejected", "devices")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    RESETS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    boundary: str
+    provenance: str
+    up: bool
+    detail: str
+    resets: int
+    rejected: int
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., boundary: _Optional[str] = ..., provenance: _Optional[str] = ..., up: _Optional[bool] = ..., detail: _Optional[str] = ..., resets: _Optional[int] = ..., rejected: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class DevicesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DevicesReply(_message.Message):
-    __slots__ = ("devices",)
+    __slots__ = ("devices", "frontier")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    FRONTIER_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceState]
-    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ...) -> None: ...
+    frontier: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ..., frontier: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeviceState(_message.Message):
-    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds", "health_seconds", "telemetry", "fallback_of")
+    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds", "health_seconds", "telemetry", "fallback_of", "meters")
     class TelemetryEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +208,7 @@ class DeviceState(_message.Message):
     HEALTH_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_OF_FIELD_NUMBER: _ClassVar[int]
+    METERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     driver: str
     simulated: bool
@@ -195,7 +222,8 @@ class DeviceState(_message.Message):
     health_seconds: float
     telemetry: _containers.ScalarMap[str, float]
     fallback_of: str
-    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ..., health_seconds: _Optional[float] = ..., telemetry: _Optional[_Mapping[str, float]] = ..., fallback_of: _Optional[str] = ...) -> None: ...
+    meters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ..., health_seconds: _Optional[float] = ..., telemetry: _Optional[_Mapping[str, float]] = ..., fallback_of: _Optional[str] = ..., meters: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelsRequest(_message.Message):
     __slots__ = ()
@@ -316,7 +344,7 @@ class EnergySummaryReply(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[EnergyRow, _Mapping]]] = ...) -> None: ...
 
 class EnergyRow(_message.Message):
-    __slots__ = ("policy", "model", "variant", "device", "provenance", "status", "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds")
+    __slots__ = ("policy", "model", "variant", "device", "provenance", "status", "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds", "provisional_requests", "provisional_dynamic_nanojoules", "provisional_static_nanojoules")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +355,9 @@ class EnergyRow(_message.Message):
     DYNAMIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
     STATIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PROVISIONAL_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    PROVISIONAL_DYNAMIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
+    PROVISIONAL_STATIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
     policy: str
     model: str
     variant: str
@@ -337,7 +368,10 @@ class EnergyRow(_message.Message):
     dynamic_nanojoules: int
     static_nanojoules: int
     device_seconds: float
-    def __init__(self, policy: _Optional[str] = ..., model: _Optional[str] = ..., variant: _Optional[str] = ..., device: _Optional[str] = ..., provenance: _Optional[str] = ..., status: _Optional[str] = ..., requests: _Optional[int] = ..., dynamic_nanojoules: _Optional[int] = ..., static_nanojoules: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+    provisional_requests: int
+    provisional_dynamic_nanojoules: int
+    provisional_static_nanojoules: int
+    def __init__(self, policy: _Optional[str] = ..., model: _Optional[str] = ..., variant: _Optional[str] = ..., device: _Optional[str] = ..., provenance: _Optional[str] = ..., status: _Optional[str] = ..., requests: _Optional[int] = ..., dynamic_nanojoules: _Optional[int] = ..., static_nanojoules: _Optional[int] = ..., device_seconds: _Optional[float] = ..., provisional_requests: _Optional[int] = ..., provisional_dynamic_nanojoules: _Optional[int] = ..., provisional_static_nanojoules: _Optional[int] = ...) -> None: ...
 
 class RequestEnergyRequest(_message.Message):
     __slots__ = ("request_id",)
@@ -346,11 +380,27 @@ class RequestEnergyRequest(_message.Message):
     def __init__(self, request_id: _Optional[int] = ...) -> None: ...
 
 class RequestEnergyReply(_message.Message):
-    __slots__ = ("row", "energy", "accepted_unix_nanoseconds")
+    __slots__ = ("row", "energy", "accepted_unix_nanoseconds", "failed")
     ROW_FIELD_NUMBER: _ClassVar[int]
     ENERGY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_UNIX_NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     row: EnergyRow
     energy: EnergyReport
     accepted_unix_nanoseconds: int
-    def __init__(self, row: _Optional[_Union[EnergyRow, _Mapping]] = ..., energy: _Optional[_Union[EnergyReport, _Mapping]] = ..., accepted_unix_nanoseconds: _Optional[int] = ...) -> None: ...
+    failed: _containers.RepeatedCompositeFieldContainer[EnergyReport]
+    def __init__(self, row: _Optional[_Union[EnergyRow, _Mapping]] = ..., energy: _Optional[_Union[EnergyReport, _Mapping]] = ..., accepted_unix_nanoseconds: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[EnergyReport, _Mapping]]] = ...) -> None: ...
+
+class EnergyStreamRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FinalEnergy(_message.Message):
+    __slots__ = ("request_id", "failed_attempt", "energy")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILED_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    failed_attempt: int
+    energy: EnergyReport
+    def __init__(self, request_id: _Optional[int] = ..., failed_attempt: _Optional[int] = ..., energy: _Optional[_Union[EnergyReport, _Mapping]] = ...) -> None: ...

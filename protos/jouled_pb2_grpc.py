@@ -192,6 +192,11 @@ class ControlStub:
                 request_serializer=protos_dot_jouled__pb2.RequestEnergyRequest.SerializeToString,
                 response_deserializer=protos_dot_jouled__pb2.RequestEnergyReply.FromString,
                 _registered_method=True)
+        self.EnergyStream = channel.unary_stream(
+                '/jouled.v1.Control/EnergyStream',
+                request_serializer=protos_dot_jouled__pb2.EnergyStreamRequest.SerializeToString,
+                response_deserializer=protos_dot_jouled__pb2.FinalEnergy.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -249,6 +254,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EnergyStream(self, request, context):
+        """Final figures as they become known, from now on. A reader that does not keep up is told so by RESOURCE_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -291,6 +303,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RequestEnergy,
                     request_deserializer=protos_dot_jouled__pb2.RequestEnergyRequest.FromString,
                     response_serializer=protos_dot_jouled__pb2.RequestEnergyReply.SerializeToString,
+            ),
+            'EnergyStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.EnergyStream,
+                    request_deserializer=protos_dot_jouled__pb2.EnergyStreamRequest.FromString,
+                    response_serializer=protos_dot_jouled__pb2.FinalEnergy.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -510,6 +527,33 @@ class Control:
             '/jouled.v1.Control/RequestEnergy',
             protos_dot_jouled__pb2.RequestEnergyRequest.SerializeToString,
             protos_dot_jouled__pb2.RequestEnergyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnergyStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/jouled.v1.Control/EnergyStream',
+            protos_dot_jouled__pb2.EnergyStreamRequest.SerializeToString,
+            protos_dot_jouled__pb2.FinalEnergy.FromString,
             options,
             channel_credentials,
             insecure,

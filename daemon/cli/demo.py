@@ -147,7 +147,11 @@ async def _drive(place: Path, images: list[bytes], labels: list[str], rate: floa
                     progress.advance(bar)
                 await asyncio.gather(*calls)
     summary = operator.EnergySummary(pb.EnergySummaryRequest())
-    return phases, sum(row.dynamic_nanojoules + row.static_nanojoules for row in summary.rows if row.status == "ok")
+    return phases, sum(
+        row.provisional_dynamic_nanojoules + row.provisional_static_nanojoules
+        for row in summary.rows
+        if row.status == "ok"
+    )
 
 
 async def _classify(stub: Any, image: bytes, label: str, phase: Phase) -> None:

@@ -148,7 +148,7 @@ def _print_rows(rows: list[pb.EnergyRow], json: bool, content: dict[str, object]
         (
             row.policy, f"{row.model}/{row.variant}" if row.model else "", row.device, row.status, row.requests,
             joules(row.dynamic_nanojoules), joules(row.static_nanojoules),
-            joules(row.dynamic_nanojoules / row.requests), row.provenance,
+            joules(row.dynamic_nanojoules / max(row.requests - row.provisional_requests, 1)), row.provenance,
         )
         for row in rows
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from daemon.cli.output import fail
 from daemon.errors import ConfigError, PolicyRefused
 from daemon.journal import JournalError
 from daemon.server import Places, StartError, serve
+from hal.energy.frontier import FrontierError
 from hal.errors import ArtifactError
 
 
@@ -27,6 +28,8 @@ def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) 
         fail(str(error))
     except PolicyRefused as error:
         fail(f"{path}: {error}")
+    except FrontierError as error:
+        fail(f"{path}: meters: {error}")
     except ArtifactError as error:
         fail(f"{path}: repository: {error}")
 

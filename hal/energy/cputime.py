@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hal.energy.meter import NANO
@@ -21,6 +22,15 @@ class CpuTime:
         """Read under `proc`, a /proc."""
         self._proc = proc
         self._seen: dict[tuple[int, str], int] = {}
+
+    def children(self, process: int) -> list[int]:
+        """List the processes that a process has started, which are none where the kernel does not tell."""
+        lists = []
+        for path in (self._proc / str(process) / "task").glob("*/children"):
+            # A thread may end while it is looked at.
+            with suppress(OSError):
+                lists.append(path.read_text(encoding="ascii"))
+        return [int(number) for text in lists for number in text.split()]
 
     def used_by(self, processes: Iterable[int]) -> int:
         """Give what these processes, and those asked about before, have used so far; one that is gone keeps its part.

@@ -96,6 +96,11 @@ class Epochs:
         self._suspect = reading
         return self._overdue("its readings contradict each other")
 
+    def finish(self) -> list[Span]:
+        """Read a last time; give the spans up to now, a gap at their end where the meter says nothing of it."""
+        spans = self.advance()
+        return spans + self._gap(self._clock(), "nothing was read any more")
+
     def _growth(self, earlier: Reading, later: Reading) -> Optional[int]:
         """Give the joules between two readings, one wrap corrected, or None where they cannot be told."""
         most = self.meter.watts_limit * (later.at - earlier.at)

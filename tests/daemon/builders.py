@@ -13,10 +13,11 @@ import pytest
 
 from daemon import lane as lane_module
 from daemon.clock import NANO
-from daemon.config import DeviceConfig, PolicyConfig
+from daemon.config import DeviceConfig, MetersConfig, PolicyConfig
 from daemon.dispatcher import Answer, Dispatcher
 from daemon.fleet import Fleet
 from daemon.journal import Journal
+from daemon.metering import Metering, open_metering
 from daemon.points import Point
 from daemon.router import Constraints
 from hal.artifact import Artifact, Manifest, OperatingPoint, Origin, TensorSpec
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # A bench is let run when the test likes it.
 PATIENT = DeviceConfig("loihi-sim", time_limit_seconds=600.0)
+# A host without a meter: each device is modelled.
+NO_METERS = MetersConfig(sysfs="/nonexistent")
 
 
 class ManualClock:
@@ -180,6 +183,7 @@ class Host:
     clock: ManualClock
     journal: Journal
     fleet: Fleet
+    metering: Metering
     dispatcher: Dispatcher
 
     @property
@@ -197,6 +201,12 @@ class Host:
         """Give status and dynamic nanojoules of every request so far, as the store has them."""
         self.journal.move()
         found = self.journal.store._database.execute("SELECT status, dynamic_nanojoules FROM requests ORDER BY id")
+        return found.fetchall()
+
+    def attempts(self) -> list[tuple[int, int, int]]:
+        """Give request, number and dynamic nanojoules of every attempt that failed, as the store has them."""
+        self.journal.move()
+        found = self.journal.store._database.execute("SELECT request, number, dynamic_nanojoules FROM attempts")
         return found.fetchall()
 
     def until_done(self, device: str = "chip") -> None:
@@ -225,25 +235,31 @@ async def hosting(
     policies: dict[str, PolicyConfig],
     *benches: Bench,
     devices: dict[str, DeviceConfig] | None = None,
+    meters: MetersConfig | None = None,
 ) -> AsyncIterator[Host]:
-    """Start a host with these devices; its first policy is in force. A bench is opened again by whoever opens it."""
+    """Start a host with these devices; its first policy is in force. A bench is opened again by whoever opens it.
+
+    Its meters are read when a test says so.
+    """
     by_name = {bench.name: bench for bench in benches}
     journal = Journal(folder, "boot", clock, clock)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lane_module, "open_configured", lambda name, _config, _say: by_name[name])
             fleet = Fleet(devices or dict.fromkeys(by_name, PATIENT), clock)
+            metering = await open_metering(meters or NO_METERS, fleet.lanes, journal, clock)
             await fleet.start([make_artifact()])
             try:
                 for point in fleet.models["toy"]["1"].points:
                     journal.register(point)
-                dispatcher = Dispatcher(fleet, journal, policies, next(iter(policies)), clock, clock)
-                yield Host(clock, journal, fleet, dispatcher)
+                dispatcher = Dispatcher(fleet, journal, metering, policies, next(iter(policies)), clock, clock)
+                yield Host(clock, journal, fleet, metering, dispatcher)
             finally:
                 for bench in benches:
                     bench.gate.set()
                     bench.loadable.set()
                 await fleet.close()
+                await metering.close()
     finally:
         journal.close()
 

@@ -251,7 +251,7 @@ def test_no_journal(tmp_path: Path) -> None:
         (tmp_path, "no such file"),
         (text, "file is not a database"),
         (other, "no journal, it has no table 'reigns'"),
-        (old, "its format is 1, this release reads 2; a daemon that starts on an older journal brings it up"),
+        (old, "its format is 1, this release reads 3; a daemon that starts on an older journal brings it up"),
     ):
         with pytest.raises(NoJournal) as raised:
             read_journal(path)

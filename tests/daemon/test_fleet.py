@@ -19,13 +19,14 @@ from daemon.errors import NotFound
 from daemon.fleet import Fleet
 from daemon.journal import Journal
 from daemon.lane import Job
+from daemon.metering import open_metering
 from daemon.repository import SHIPPED, scan
 from daemon.router import Constraints
 from hal.artifact import Artifact, OperatingPoint, TensorSpec
 from hal.device import Inference, Kind
 from hal.energy import loihi, ncs2
 from hal.errors import ArtifactError, DeviceUnavailable, Reason
-from tests.daemon.builders import PATIENT, Bench, ManualClock, drive, make_artifact
+from tests.daemon.builders import NO_METERS, PATIENT, Bench, ManualClock, drive, make_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,12 +54,13 @@ def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
     async def scenario() -> None:
         journal = Journal(tmp_path, boot_id(), boot_nanoseconds, boot_nanoseconds)
         fleet = Fleet({name: DeviceConfig(name) for name in ("loihi-sim", "ncs2-sim", "cpu")}, boot_nanoseconds)
+        metering = await open_metering(NO_METERS, fleet.lanes, journal, boot_nanoseconds)
         await fleet.start(scan(SHIPPED).artifacts)
         model = fleet.find("digits", "")
         for point in model.points:
             journal.register(point)
         policies = {name: PolicyConfig("pin", 100.0, pin=name) for name in fleet.lanes}
-        dispatcher = Dispatcher(fleet, journal, policies, "cpu", boot_nanoseconds, boot_nanoseconds)
+        dispatcher = Dispatcher(fleet, journal, metering, policies, "cpu", boot_nanoseconds, boot_nanoseconds)
         images = np.zeros((1, *model.manifest.input.shape), model.manifest.input.dtype)
         answers = []
         for name in fleet.lanes:
@@ -68,10 +70,11 @@ def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
         assert [answer.point.device for answer in answers] == [name for name in fleet.lanes for _ in range(9)]
         assert fleet.static_watts == pytest.approx(ncs2.IDLE_WATTS + fleet.lanes["loihi-sim"].static_watts)
         assert all(answer.point.service_seconds != answer.point.seconds for answer in answers)
+        await fleet.close()
+        await metering.close()
         journal.move()
         total = sum(row.dynamic_nanojoules for row in journal.store.summary(0))
         assert total == sum(answer.energy.dynamic_nanojoules for answer in answers) > 0
-        await fleet.close()
         journal.close()
 
     asyncio.run(scenario())

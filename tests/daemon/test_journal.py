@@ -86,19 +86,16 @@ def test_summary_and_request(journal: Journal, point: Point, clock: ManualClock)
     assert journal.finished([Record(3, reign, "over_budget", 1, 7, 7, 8)])
     journal.move()
     refused, served = journal.store.summary(0)
-    assert (served.requests, served.dynamic_nanojoules, served.static_nanojoules, served.device_seconds) == (
-        2,
-        30,
-        2,
-        1,
-    )
+    assert (served.requests, served.provisional_requests, served.dynamic_nanojoules) == (2, 2, 0)
+    assert (served.provisional_dynamic_nanojoules, served.provisional_static_nanojoules) == (30, 2)
+    assert served.device_seconds == 1
     assert (served.policy, served.model, served.variant, served.device) == ("all", "toy", "snn", "chip")
     assert (refused.status, refused.requests, refused.model, refused.dynamic_nanojoules) == ("over_budget", 1, "", 0)
     assert journal.store.summary(clock()) == []
     row = journal.store.request(2)
     assert row is not None
-    assert (row.summary.dynamic_nanojoules, row.uncertainty_nanojoules, row.energy_state) == (20, 2, "provisional")
-    assert (row.boundary, row.accepted_unix) == ("accelerator", clock() - 3)
+    assert row.energy == (20, 1, 2, "simulated", "accelerator", "exclusive", "provisional")
+    assert (row.provisional_dynamic_nanojoules, row.accepted_unix, row.failed) == (20, clock() - 3, ())
     assert journal.store.request(99) is None
 
 
@@ -338,12 +335,34 @@ def test_not_writable(tmp_path: Path, clock: ManualClock) -> None:
         _open(tmp_path / "file" / "journal", clock)
 
 
-def test_not_a_database(tmp_path: Path, clock: ManualClock) -> None:
-    """A store that is no database is named, not overwritten."""
-    (tmp_path / "journal.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(JournalError, match=r"journal\.db: file is not a database"):
-        _open(tmp_path, clock)
-    assert (tmp_path / "journal.db").read_bytes().startswith(b"no database")
+def test_not_a_database(tmp_path: Path, clock: ManualClock, point: Point) -> None:
+    """A store that cannot be read is set aside as it is, and another one takes its place."""
+    garbage = b"no database at all" * 100
+    (tmp_path / "journal.db").write_bytes(garbage)
+    opened = _open(tmp_path, clock, unix=NANO)
+    assert opened.set_aside == tmp_path / f"journal.unreadable-{clock() // NANO + 1}.db"
+    assert opened.set_aside.read_bytes() == garbage
+    opened.register(point)
+    assert _finish(opened, 1, opened.reign("all", LIMIT, 0.0, clock()), point, 5, clock())
+    opened.close()
+    assert _rows(tmp_path) == {1: ("ok", 5)}
+
+
+def test_damaged_database(tmp_path: Path, clock: ManualClock, point: Point) -> None:
+    """A store whose pages were overwritten is set aside as well, whenever that is noticed at the start."""
+    opened = _open(tmp_path, clock)
+    opened.register(point)
+    reign = opened.reign("all", LIMIT, 0.0, clock())
+    for number in range(500):
+        _finish(opened, number + 1, reign, point, 5, clock())
+    opened.close()
+    damaged = bytearray((tmp_path / "journal.db").read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    (tmp_path / "journal.db").write_bytes(damaged)
+    revived = _open(tmp_path, clock)
+    assert revived.set_aside is not None
+    assert revived.next_request_id() == 1
+    revived.close()
 
 
 def test_other_format(tmp_path: Path, clock: ManualClock) -> None:
@@ -352,7 +371,7 @@ def test_other_format(tmp_path: Path, clock: ManualClock) -> None:
     database = sqlite3.connect(tmp_path / "journal.db")
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads 2"):
+    with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads up to 3"):
         _open(tmp_path, clock)
 
 

@@ -32,24 +32,61 @@ def _ask(folder: Path, query: str) -> list[tuple[object, ...]]:
         database.close()
 
 
+FIRST = """
+CREATE TABLE sessions (
+  id INTEGER PRIMARY KEY, boot TEXT NOT NULL, started_unix INTEGER NOT NULL, started INTEGER NOT NULL
+) STRICT;
+CREATE TABLE points (
+  id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, variant TEXT NOT NULL, digest TEXT NOT NULL,
+  device TEXT NOT NULL, steps INTEGER NOT NULL, margin INTEGER NOT NULL, simulated INTEGER NOT NULL,
+  provenance TEXT NOT NULL, boundary TEXT NOT NULL, accuracy REAL NOT NULL,
+  UNIQUE (digest, model, version, variant, device, steps, margin, provenance)
+) STRICT;
+CREATE TABLE reigns (
+  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, policy TEXT NOT NULL, limit_nanojoules INTEGER NOT NULL,
+  window_nanoseconds INTEGER NOT NULL, static_watts REAL NOT NULL, began INTEGER NOT NULL
+) STRICT;
+CREATE TABLE requests (
+  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, reign INTEGER NOT NULL, point INTEGER, status TEXT NOT NULL,
+  images INTEGER NOT NULL, accepted_unix INTEGER NOT NULL, accepted INTEGER NOT NULL, started INTEGER NOT NULL,
+  ended INTEGER NOT NULL, reserved_nanojoules INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
+  static_nanojoules INTEGER NOT NULL, uncertainty_nanojoules INTEGER NOT NULL, energy_state TEXT NOT NULL,
+  device_seconds REAL NOT NULL
+) STRICT;
+CREATE INDEX requests_by_session ON requests (session, ended);
+INSERT INTO sessions VALUES (1, 'boot', 1, 1);
+INSERT INTO points VALUES (1, 'toy', '1', 'snn', 'd', 'chip', 4, 0, 1, 'simulated', 'accelerator', 0.9);
+INSERT INTO reigns VALUES (1, 1, 'all', 1000, 10, 0.5, 1);
+INSERT INTO requests VALUES
+  (1, 1, 1, 1, 'ok', 1, 1, 1, 2, 4, 10, 5, 1, 2, 'provisional', 0.5),
+  (2, 1, 1, 1, 'running', 1, 1, 1, 2, 2, 10, 0, 0, 0, 'provisional', 0.0);
+PRAGMA user_version = 1;
+"""
+
+
 def test_first_format_is_brought_up(tmp_path: Path) -> None:
-    """A store of the first release keeps its records; what it did not record of them is 0."""
+    """A store of the first release keeps its records; what it did not record of them is 0.
+
+    No figure of it became final later, so those that left with the replies are. A request that ran when its daemon died
+    is charged in full.
+    """
     clock = ManualClock()
-    opened = Journal(tmp_path, "boot", clock, clock)
-    opened.finished([_record(1, opened.reign("all", LIMIT, 0.5, 1), 5)])
-    opened.close()
     database = sqlite3.connect(tmp_path / "journal.db")
-    for table, column in (
-        ("sessions", "ended"), ("reigns", "burst_nanojoules"), ("reigns", "burst_watts"), ("requests", "deadline"),
-        ("requests", "sequence"),
-    ):  # fmt: skip
-        database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-    database.execute("PRAGMA user_version = 1")
+    database.executescript(FIRST)
     database.close()
     revived = Journal(tmp_path, "boot", clock, clock)
-    assert revived.finished([_record(2, revived.reign("all", LIMIT, 0.5, 3), 6)])
+    assert (revived.lost, revived.unsettled) == (1, 0)
+    assert revived.finished([_record(3, revived.reign("all", LIMIT, 0.5, 3), 6)])
     revived.close()
-    assert _ask(tmp_path, "SELECT id, dynamic_nanojoules, sequence FROM requests") == [(1, 5, 0), (2, 6, 2)]
+    assert _ask(
+        tmp_path,
+        "SELECT id, dynamic_nanojoules, provisional_dynamic_nanojoules, provenance, energy_state, sequence "
+        "FROM requests",
+    ) == [
+        (1, 5, 5, "simulated", "final", 0),
+        (2, 10, 0, "simulated", "final", 0),
+        (3, 6, 6, "simulated", "provisional", 3),
+    ]
     assert _ask(tmp_path, "SELECT id, ended FROM sessions") == [(1, None), (2, clock())]
 
 

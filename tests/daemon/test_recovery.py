@@ -72,7 +72,7 @@ def test_failover(tmp_path: Path, failure: Exception) -> None:
             answer = await host.ask()
             assert answer.point.device == "spare"
             assert answer.energy[:3] == (300, 0, 210)
-            assert host.rows() == [("ok", 300)]
+            assert (host.rows(), host.attempts()) == ([("ok", 100)], [(1, 1, 200)])
             assert host.dispatcher.budget.spent_nanojoules(clock()) == 300
             assert host.fleet.lanes["chip"].lost
             assert (await host.ask()).point.device == "spare"

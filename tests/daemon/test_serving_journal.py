@@ -37,6 +37,7 @@ budget_watts = 100.0
 strategy = "saver"
 budget_watts = 0.0
 """
+OF_A_DEAD_DAEMON = ("requests of a daemon that died are charged in full", "figures of a daemon that died stay")
 # A window that no test outlives.
 STICK = configuration(
     '[policy.only]\nstrategy = "saver"\nbudget_watts = 10.0\nwindow_seconds = 3600.0\n',
@@ -46,7 +47,10 @@ STICK = configuration(
 
 
 def test_sum_of_the_replies_is_the_journal_s(start_daemon: StartDaemon, image: NDArray[np.uint8]) -> None:
-    """Whatever protocol, policy, device and end: the journal's sums are those of the replies, to the nanojoule."""
+    """Whatever protocol, policy, device and end: the journal's sums are those of the replies, to the nanojoule.
+
+    Where a model counts, the final dynamic energies are those of the replies as well.
+    """
     daemon = start_daemon(configuration(POLICIES, start="accurate"))
     dynamic = static = answered = 0
     for policy in ("accurate", "stick", "processor"):
@@ -65,17 +69,26 @@ def test_sum_of_the_replies_is_the_journal_s(start_daemon: StartDaemon, image: N
     assert refusal(lambda: daemon.classify(image)).code is grpc.StatusCode.RESOURCE_EXHAUSTED
     rows = daemon.rows()
     assert sum(row.dynamic_nanojoules for row in rows) == dynamic
-    assert sum(row.static_nanojoules for row in rows) == static
+    assert sum(row.provisional_dynamic_nanojoules for row in rows) == dynamic
+    assert sum(row.provisional_static_nanojoules for row in rows) == static
+    assert sum(row.provisional_requests for row in rows) == 0
     assert sum(row.requests for row in rows if row.status == "ok") == answered
     assert [(row.policy, row.requests) for row in rows if row.status == "over_budget"] == [("nothing", 1)]
 
 
 def test_each_answer_can_be_looked_up(daemon: Daemon, image: NDArray[np.uint8]) -> None:
-    """The journal knows of a request what its reply said."""
+    """The journal knows of a request what its reply said, and the final figure."""
     reply = daemon.classify(image)
     found = daemon.control.RequestEnergy(pb.RequestEnergyRequest(request_id=reply.request_id), timeout=CALL_SECONDS)
-    assert found.energy == reply.energy
-    row = found.row
+    row, final, labels = found.row, found.energy, ("provenance", "sharing", "boundary")
+    assert (row.provisional_dynamic_nanojoules, row.provisional_static_nanojoules) == (
+        reply.energy.dynamic_nanojoules,
+        reply.energy.static_nanojoules,
+    )
+    assert [getattr(final, label) for label in labels] == [getattr(reply.energy, label) for label in labels]
+    assert (final.dynamic_nanojoules, final.state) == (reply.energy.dynamic_nanojoules, "final")
+    assert final.static_nanojoules == pytest.approx(reply.energy.static_nanojoules, abs=2)
+    assert (row.dynamic_nanojoules, row.static_nanojoules) == (final.dynamic_nanojoules, final.static_nanojoules)
     assert (row.policy, row.model, row.variant, row.device) == ("roomy", "digits", reply.variant, reply.device)
     assert (row.status, row.requests, row.device_seconds) == ("ok", 1, reply.device_seconds)
     assert found.accepted_unix_nanoseconds > 0
@@ -101,16 +114,16 @@ def test_kill_under_load_loses_nothing_acknowledged(
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     replies = [call.result() for call, code in zip(calls, codes, strict=True) if code is grpc.StatusCode.OK]
 
-    second = start_daemon(STICK, state=tmp_path, may_log=["requests of a daemon that died are charged in full"])
+    second = start_daemon(STICK, state=tmp_path, may_log=OF_A_DEAD_DAEMON)
     for reply in replies:
         request = pb.RequestEnergyRequest(request_id=reply.request_id)
         found = second.control.RequestEnergy(request, timeout=CALL_SECONDS)
-        assert (found.row.status, found.energy) == ("ok", reply.energy)
+        assert (found.row.status, found.energy.dynamic_nanojoules) == ("ok", reply.energy.dynamic_nanojoules)
     rows = {row.status: row for row in second.rows()}
     lost, spent = rows["lost"], second.status().budget.spent_nanojoules
     assert rows["ok"].requests >= len(replies)
     assert lost.dynamic_nanojoules == pytest.approx(lost.requests * stick_joules() * 1e9, abs=lost.requests)
-    assert spent == rows["ok"].dynamic_nanojoules + lost.dynamic_nanojoules > 0
+    assert spent == rows["ok"].provisional_dynamic_nanojoules + lost.dynamic_nanojoules > 0
     assert second.classify(image).request_id > max(reply.request_id for reply in replies)
 
 

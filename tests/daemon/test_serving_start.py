@@ -14,7 +14,8 @@ import pytest
 from daemon.repository import SHIPPED
 from hal.energy import ncs2
 from protos import jouled_pb2 as pb
-from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, places, refuses_to_start
+from tests.daemon.refusals import refusal
+from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, digit_request, places, refuses_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,11 @@ strategy = "accuracy"
 budget_watts = 100.0
 """
 CONFIG = configuration(POLICY, start="only")
+METERS = """
+[[meters.account]]
+devices = ["{}"]
+meters = [{}]
+"""
 
 
 @pytest.fixture
@@ -47,6 +53,9 @@ def place() -> Iterator[Places]:
         (CONFIG + "budget = 1\n", "policy.only.budget: unknown key; did you mean 'budget_watts'?"),
         (CONFIG.replace('"ncs2-sim"', '"ncs3-sim"'), "device.ncs2-sim.driver: unknown driver 'ncs3-sim'; did you mean"),
         (CONFIG.replace("100.0", "0.3"), "policy.only.budget_watts: 0.3 is below the static power of 0."),
+        (CONFIG + METERS.format("cpuu", ""), "meters: unknown device 'cpuu'; did you mean 'cpu'?"),
+        (CONFIG + METERS.format("cpu", "'rapl:x'"), "meters: unknown meter 'rapl:x'; known are none"),
+        (CONFIG + METERS.format("cpu", "") * 2, "meters: device cpu is in two accounts: its joules would be counted"),
         ("repository = 'nowhere'\n" + CONFIG, "nowhere: the repository is not a folder"),
     ],
 )
@@ -152,14 +161,17 @@ def test_no_write_permission_for_the_journal(place: Places) -> None:
     assert said == f"jouled: {place.state / 'tail'}: Permission denied"
 
 
-def test_journal_that_is_no_database(place: Places) -> None:
-    """A file in the journal's place is neither read nor replaced."""
-    place.state.mkdir()
-    database = place.state / "journal.db"
+def test_journal_that_is_no_database(start_daemon: StartDaemon, tmp_path: Path, image: NDArray[np.uint8]) -> None:
+    """A journal that cannot be read is set aside as it is, and counts as a full window."""
+    database = tmp_path / "journal.db"
     database.write_text("a shopping list, " * 100)
-    said = refuses_to_start(CONFIG, place)
-    assert said == f"jouled: {database}: file is not a database"
-    assert database.read_text().startswith("a shopping list")
+    daemon = start_daemon(CONFIG, state=tmp_path, may_log=["journal cannot be read"])
+    (aside,) = tmp_path.glob("journal.unreadable-*.db")
+    assert aside.read_text().startswith("a shopping list")
+    budget = daemon.status().budget
+    assert budget.spent_nanojoules == budget.limit_nanojoules
+    answer = refusal(lambda: daemon.classifier.Classify(digit_request(image), timeout=1.0))
+    assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_socket_path_beyond_the_limit(place: Places) -> None:

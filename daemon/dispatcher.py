@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.books import Closed
 from daemon.budget import Budget, Limit, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
@@ -25,7 +24,7 @@ from daemon.errors import (
 from daemon.fleet import Fleet
 from daemon.journal import Journal, Record
 from daemon.lane import Job, Outcome
-from daemon.ledger import Energy
+from daemon.ledger import Energy, with_failures
 from daemon.metering import Metering
 from daemon.points import Point
 from daemon.policies import check
@@ -135,8 +134,8 @@ class Dispatcher:
             lane.gave_up = partial(self._take_back, lane.name)
         fleet.came_up = self.switchboard.found
         self._books = metering.books
-        self.settlement = Settlement(self.budget, self._books, journal, clock)
-        metering.closed = self._closed
+        self.settlement = Settlement(self.budget, self._books, journal, clock, self._wake)
+        metering.closed = self.settlement.close
         self.reign = 0
         self.static_changed()
 
@@ -323,7 +322,7 @@ class Dispatcher:
             flight.landing.set_result(
                 Answer(
                     flight.request_id, scores, inference.steps, job.point, flight.policy,
-                    _with_failures(energy, flight.failed_nanojoules), seconds, queued, journaled,
+                    with_failures(energy, flight.failed_nanojoules), seconds, queued, journaled,
                 )
             )  # fmt: skip
         self._wake()
@@ -340,10 +339,6 @@ class Dispatcher:
             flight.failed_nanojoules += job.reservation.nanojoules
             self.settlement.failed(flight.request_id, flight.failures, flight.reign, job)
         return None
-
-    def _closed(self, closed: Closed) -> None:
-        self.settlement.close(closed)
-        self._wake()
 
     def _expire(self, job: Job) -> None:
         """The deadline passed: a queued attempt is called off, a running one is not waited for."""
@@ -433,13 +428,3 @@ def _limit(policy: PolicyConfig) -> Limit:
 def _set(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def _with_failures(energy: Energy, failed_nanojoules: int) -> Energy:
-    """Add what failed attempts may have spent, of which nothing more is known than the bound."""
-    if not failed_nanojoules:
-        return energy
-    return energy._replace(
-        dynamic_nanojoules=energy.dynamic_nanojoules + failed_nanojoules,
-        uncertainty_nanojoules=energy.uncertainty_nanojoules + failed_nanojoules,
-    )

@@ -63,3 +63,13 @@ def provisional(point: Point, inference: Inference, static_watts: float, first: 
         boundary=point.boundary,
         sharing="exclusive" if images == batch else "shared",
     )
+
+
+def with_failures(energy: Energy, failed_nanojoules: int) -> Energy:
+    """Add what failed attempts may have spent, of which nothing more is known than the bound."""
+    if not failed_nanojoules:
+        return energy
+    return energy._replace(
+        dynamic_nanojoules=energy.dynamic_nanojoules + failed_nanojoules,
+        uncertainty_nanojoules=energy.uncertainty_nanojoules + failed_nanojoules,
+    )

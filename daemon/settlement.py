@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import structlog
 
@@ -21,15 +22,19 @@ log = structlog.get_logger()
 class Settlement:
     """Settles attempts when they have landed, or where a meter counts their joules when these are known.
 
-    `overruns` counts how often what the meters counted did not fit the budget any more.
+    `overruns` counts how often what the meters counted did not fit the budget any more. `settled` is called when late
+    figures have changed the budget.
     """
 
-    def __init__(self, budget: Budget, books: Books, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, budget: Budget, books: Books, journal: Journal, clock: Clock, settled: Callable[[], None]
+    ) -> None:
         self.overruns = 0
         self._budget = budget
         self._books = books
         self._journal = journal
         self._clock = clock
+        self._settled = settled
         self._unsettled: dict[int, Reservation] = {}
 
     def answered(self, request_id: int, job: Job, inference: Inference, static_watts: float) -> Energy:
@@ -70,6 +75,7 @@ class Settlement:
         if after < 0 <= before:
             self.overruns += 1
             log.error("the meters counted more than the budget allows", over_nanojoules=-after)
+        self._settled()
 
 
 def _row(number: int, job: Job, seconds: float, nanojoules: int, uncertainty_nanojoules: int) -> Row:

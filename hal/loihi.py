@@ -23,7 +23,7 @@ from hal.snn.reader import read_network
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hal.artifact import Artifact
+    from hal.artifact import Artifact, Manifest, TensorSpec
     from hal.lava.network import Resident
 
 # Assumed: the vendor publishes no accuracy of its probes.
@@ -42,12 +42,20 @@ class Loihi:
     batch_limit = 1
 
     def __init__(
-        self, name: str, *, silicon: bool, partition: str = "", board: str = "", pause: Pause = time.sleep
+        self,
+        name: str,
+        *,
+        silicon: bool,
+        time_limit_seconds: float,
+        partition: str = "",
+        board: str = "",
+        pause: Pause = time.sleep,
     ) -> None:
         """Look for the runtime and the board. Raises `DeviceUnavailable` that says what is missing."""
         self.name = name
         self.driver = "loihi" if silicon else "loihi-lava"
         self.simulated = not silicon
+        self.time_limit_seconds = time_limit_seconds
         self._pause = pause
         self._chip = Chip(name)
         self._resident: dict[str, Resident] = {}
@@ -81,7 +89,7 @@ class Loihi:
                 self._chip.free(artifact)
                 reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
                 raise ArtifactError(artifact.name, f"Lava refuses the network: {reason}") from None
-        return LoihiProgram(self, self._resident[artifact.digest], pricing, self._pause)
+        return LoihiProgram(self, self._resident[artifact.digest], pricing, artifact.manifest, self._pause)
 
     def unload(self, artifact: Artifact) -> None:
         """End the processes of the network."""
@@ -121,15 +129,33 @@ class Loihi:
 class LoihiProgram:
     """A spiking network in Lava. Images of a batch run one after the other."""
 
-    def __init__(self, device: Loihi, resident: Resident, pricing: Pricing, pause: Pause) -> None:
+    def __init__(self, device: Loihi, resident: Resident, pricing: Pricing, manifest: Manifest, pause: Pause) -> None:
         self._device = device
         self._resident = resident
         self._pricing = pricing
         self._pause = pause
+        ways = [(point.steps, point.margin) for point in manifest.operating_points]
+        self._costs = {way: self._cost(*way, manifest.input) for way in ways}
+
+    def _cost(self, steps: int, margin: int, spec: TensorSpec) -> Cost:
+        """Price the manifest's mean counts; on a board, try the darkest and the brightest picture.
+
+        Where the probe measures, the bound is their power for as long as an image may take.
+        """
+        modelled = self._pricing.cost(steps, margin)
+        if self._device.simulated:
+            return modelled
+        pictures = np.zeros((2, *spec.shape), spec.dtype)
+        pictures[1] = 255 if spec.dtype == "uint8" else 1
+        tried = self(pictures, steps, margin)
+        measured = self._device.measured_watts()
+        bound = measured[1] * self._device.time_limit_seconds if measured else modelled.upper_joules
+        joules = tried.dynamic_joules / len(pictures)
+        return Cost(joules, max(joules, bound), tried.seconds / len(pictures))
 
     def cost(self, steps: int, margin: int = 0) -> Cost:
-        """Price the manifest's mean counts."""
-        return self._pricing.cost(steps, margin)
+        """Give the cost that was found at load."""
+        return self._costs[steps, margin]
 
     def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""

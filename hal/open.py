@@ -29,7 +29,7 @@ def open_device(
     """Open the device `name` with `driver`, one of `DRIVERS`.
 
     `threads` is for drivers that compute on the host; `core_watts` prices a second of a host core, for `cpu`;
-    `time_limit_seconds` bounds a run, for `cpu` and `ncs2`; `partition` and `board` choose a Loihi board, and
+    `time_limit_seconds` bounds a run, for `cpu`, `loihi` and `ncs2`; `partition` and `board` choose a Loihi board, and
     `usb_port` a stick. Raises `ValueError` for an unknown driver, `DeviceUnavailable` when the hardware or its runtime
     is not there.
     """
@@ -48,7 +48,9 @@ def open_device(
     if driver in ("loihi", "loihi-lava"):
         from hal.loihi import Loihi
 
-        return Loihi(name, silicon=driver == "loihi", partition=partition, board=board)
+        return Loihi(
+            name, silicon=driver == "loihi", time_limit_seconds=time_limit_seconds, partition=partition, board=board
+        )
     if driver in ("ncs2", "ncs2-openvino-cpu"):
         from hal.ncs2 import CPU, MYRIAD, Ncs2
 

@@ -22,7 +22,7 @@ from hal.open import DRIVERS, open_device
 from hal.simulation import occupy
 from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
-from tests.hal.ways import IN_PROCESS, IN_WORKER, VENDORS, open_way
+from tests.hal.ways import IN_PROCESS, IN_WORKER, VENDORS, open_way, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def device(way: str) -> Iterator[Device]:
 @pytest.fixture(scope="module")
 def resident(device: Device) -> Artifact:
     """Give the artifact of the device's kind."""
-    return artifact.read(SHIPPED / device.kind.value)
+    return shipped(device)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_earlier_scores_stay(program: Program, resident: Artifact, images: NDArr
 def test_life(opening: Opening, way: str) -> None:
     """A device loads, unloads and loads again, and may be closed twice; static power never falls below nothing."""
     opened = opening(way, "brief")
-    resident = artifact.read(SHIPPED / opened.kind.value)
+    resident = shipped(opened)
     idle = opened.static_watts()
     opened.load(resident)
     loaded = opened.static_watts()
@@ -171,7 +171,7 @@ def test_wrong_kind(opening: Opening, way: str) -> None:
 def test_manifest_that_lies(opening: Opening, way: str, changes: dict[str, object]) -> None:
     """A network that is not what the manifest says is refused."""
     opened = opening(way, "careful")
-    honest = artifact.read(SHIPPED / opened.kind.value)
+    honest = shipped(opened)
     lying = replace(honest, manifest=msgspec.structs.replace(honest.manifest, **changes))
     with pytest.raises(ArtifactError, match=r"the manifest says|scores for 2 labels"):
         opened.load(lying)
@@ -250,7 +250,7 @@ def test_chip_is_full() -> None:
 def test_power(opening: Opening, way: str) -> None:
     """Where a device can be powered down it draws nothing and runs nothing then, and afterwards all is as before."""
     opened = opening(way, "sleeper")
-    resident = artifact.read(SHIPPED / opened.kind.value)
+    resident = shipped(opened)
     program, images = opened.load(resident), np.zeros((1, 8, 8), np.uint8)
     point, reopening, watts = _ways(resident)[0], opened.reopening(), opened.static_watts()
     before = program(images, *point)

@@ -112,9 +112,12 @@ def test_on_the_stand_in(tmp_path: Path, extension: str) -> None:
         np.testing.assert_array_equal(there.scores, here.scores)
         assert there.steps == here.steps
         assert there.simulation_seconds == 0
+        cost = actual.cost(point.steps, point.margin)
+        assert cost.dynamic_joules < cost.upper_joules
         if extension:
             assert there.dynamic_joules == pytest.approx((TOTAL_WATTS - STATIC_WATTS) * there.seconds)
             assert device.static_watts() == STATIC_WATTS
+            assert cost.upper_joules == pytest.approx((TOTAL_WATTS - STATIC_WATTS) * WORKER_SECONDS)
         else:
             assert there.dynamic_joules == 2 * expected.cost(point.steps, point.margin).dynamic_joules
     device.close()

@@ -23,6 +23,8 @@ PURE = [
     "hal.energy.ncs2",
     "hal.snn.network",
     "hal.open",
+    "hal.runtimes.install",
+    "hal.usb",
 ]
 IMPORT = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hal import runtimes
+from daemon.repository import SHIPPED
+from hal import artifact, runtimes
 from hal.open import DRIVERS, RUNTIMES, open_device
 from hal.remote import RemoteDevice
+from hal.snn.reader import STRUCTURE
 
 if TYPE_CHECKING:
+    from hal.artifact import Artifact
     from hal.device import Device
 
 IN_PROCESS = [driver for driver in DRIVERS if driver not in RUNTIMES]
@@ -32,6 +37,18 @@ def open_way(way: str, name: str, time_limit_seconds: float = 1.0) -> Device:
     if driver in RUNTIMES:
         options["python"] = interpreter(RUNTIMES[driver])
     return RemoteDevice(driver, name, say=print, **options)
+
+
+def shipped(device: Device) -> Artifact:
+    """Give the shipped digits for a device; the chip has no reset by subtraction, so there it is one to zero."""
+    found = artifact.read(SHIPPED / "digits" / "1" / device.kind.value)
+    if device.driver != "loihi":
+        return found
+    structure = json.loads(found.files[STRUCTURE])
+    for layer in structure["layers"]:
+        if layer["neuron"]["kind"] == "lif":
+            layer["neuron"]["reset"] = "zero"
+    return replace(found, digest="reset to zero", files={**found.files, STRUCTURE: json.dumps(structure).encode()})
 
 
 def interpreter(name: str) -> str:

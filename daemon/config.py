@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemon.errors import ConfigError
 from hal.artifact import NAME
 from hal.open import DRIVERS
+from hal.usb import PORT
 
 LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -59,7 +60,7 @@ class DeviceConfig(Section, frozen=True):
     fallback: str = ""
     partition: str = ""
     board: str = ""
-    usb_port: str = ""
+    usb_port: Annotated[str, msgspec.Meta(pattern=f"^({PORT.pattern})?$")] = ""
     calibrated_bounds: bool = False
 
 

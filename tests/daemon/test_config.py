@@ -105,6 +105,8 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
             '[device.a]\ndriver = "cpu"\nfallback = "b"\n[device.b]\ndriver = "cpu"\nfallback = "a"\n[policy.all]',
             "device.a.fallback: a -> b -> a goes in a circle",
         ),
+        ('"loihi-sim"', '"ncs2"\nusb_port = "port 4"', "device.chip.usb_port: Expected `str` matching regex"),
+        ('"loihi-sim"', '"loihi-lava"\nboard = "og-5"', "device.chip.board: only driver 'loihi' takes it"),
         ("[device.chip]", '[device."No Good"]', "device.No Good: a name must match"),
         ("[policy.all]", '[policy.ALL]', "policy.ALL: a name must match"),
         ("5.0", "5.0\n[server]\nbatch_limt = 3", "server.batch_limt: unknown key; did you mean 'batch_limit'?"),

@@ -230,34 +230,38 @@ def plot(case: Case, path: Path) -> None:
     mpl.use("agg")
     run, _ = simulate(case, "balanced")
     history = run.history()
-    reigns, spending = history.reigns, history.spending
+    reign, spending = history.reigns[0], history.spending
     edges = np.arange(0.0, case.seconds + 1.0)
-    middle = edges[1:]
-    static_watts = reigns[0].static_watts
     joules = np.histogram(spending.ended / NANO, edges, weights=spending.nanojoules / NANO)[0]
-    over_window = np.convolve(joules, np.ones(int(WINDOW_SECONDS)))[: len(joules)] / WINDOW_SECONDS
-    figure, (power, chosen) = plt.subplots(2, sharex=True, figsize=(11, 7), layout="constrained")
-    power.plot(middle, static_watts + joules, lw=0.7, color="0.6", label="over a second")
-    power.plot(middle, static_watts + over_window, label=f"over {WINDOW_SECONDS:.0f} s")
-    power.axhline(reigns[0].limit_nanojoules / reigns[0].window_nanoseconds, color="C3", label="budget")
-    power.axhline(static_watts, color="0.6", ls=":", label="static")
-    power.set(ylabel="power (W)", title=f"balanced, points {case.points}, trace {case.trace}, budget {case.budget}")
-    names = [_name(point) for point in run.points]
-    per_point = [
-        np.histogram([end.at / NANO for end in run.ends if end.point is each], edges)[0] for each in run.points
-    ]
-    refused = np.histogram([end.at / NANO for end in run.ends if end.point is None], edges)[0]
-    chosen.stackplot(middle, *per_point, refused, labels=[*names, "refused or missed"], colors=_colours(len(names)))
-    chosen.set(xlabel="time (s)", ylabel="requests per second")
-    power.legend(loc="upper right")
-    chosen.legend(loc="upper right", ncols=3)
-    figure.savefig(path, dpi=120)
-
-
-def _colours(points: int) -> list[Any]:
-    import matplotlib as mpl
-
-    return [*mpl.colormaps["viridis"](np.linspace(0, 1, points)), "C3"]
+    over_window = np.convolve(joules, np.ones(round(WINDOW_SECONDS)))[: len(joules)] / WINDOW_SECONDS
+    seconds, budget_watts = edges[1:], reign.limit_nanojoules / reign.window_nanoseconds
+    figure, (power, requests) = plt.subplots(
+        2, sharex=True, figsize=(10, 6.5), layout="constrained", height_ratios=(1, 1)
+    )
+    power.fill_between(seconds, reign.static_watts, color="0.9", label="static, of idle devices")
+    power.plot(seconds, reign.static_watts + joules, lw=0.8, color="0.65", label="in one second")
+    power.plot(seconds, reign.static_watts + over_window, lw=1.8, label=f"in the last {WINDOW_SECONDS:.0f} s")
+    power.axhline(budget_watts, color="C3", lw=1.2, ls="--", label=f"budget, over {WINDOW_SECONDS:.0f} s")
+    # Idle devices draw most of it: the axis begins a little below that.
+    power.set(ylabel="power (W)", ylim=(reign.static_watts * 0.97, None), xlim=(0, case.seconds))
+    power.set_title(
+        f"Simulated: policy balanced, points {case.points}, trace {case.trace}, budget {case.budget}", loc="left"
+    )
+    answered = sorted({end.point for end in run.ends if end.point}, key=lambda point: point.dynamic_nanojoules)
+    counts = [np.histogram([end.at / NANO for end in run.ends if end.point is point], edges)[0] for point in answered]
+    unanswered = np.histogram([end.at / NANO for end in run.ends if end.point is None], edges)[0]
+    colours = [*mpl.colormaps["viridis"](np.linspace(0.95, 0.1, len(answered))), "C3"]
+    names = [f"{_name(point)}: {point.accuracy:.1%}, {point.dynamic_nanojoules / 1e6:.3g} mJ" for point in answered]
+    requests.stackplot(
+        seconds, *counts, unanswered, labels=[*names, "refused or late"], colors=colours, step="post", lw=0
+    )
+    requests.set(xlabel="time (s)", ylabel="requests per second", ylim=(0, None))
+    for axes in (power, requests):
+        axes.legend(
+            loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small", reverse=axes is requests
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -267,14 +271,15 @@ def main() -> None:
     parser.add_argument("--traces", default="all", help=f"all, or some of {','.join(traces.TRACES)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on")
     parser.add_argument("--seconds", type=float, default=600.0, help="the length of a trace")
-    parser.add_argument("--plot", type=Path, help="draw the first trace at half the budget there")
+    parser.add_argument("--plot", type=Path, help="draw three minutes of the bursts, or else of the first trace, there")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     names = list(traces.TRACES) if options.traces == "all" else options.traces.split(",")
     if unknown := set(names) - set(traces.TRACES):
         parser.error(f"unknown trace {min(unknown)!r}; known are {', '.join(traces.TRACES)}")
     if options.plot:
-        plot(Case("ladder", names[-1], 0.5, 0, options.seconds), options.plot)
+        drawn = "bursts" if "bursts" in names else names[0]
+        plot(Case("ladder", drawn, BUDGETS[-1], 0, min(options.seconds, 180.0)), options.plot)
     print(HEADER)
     result = evaluate(
         [

@@ -45,6 +45,8 @@ def _numbers(field: Any, value: Any) -> Any:
     """Undo the JSON mapping of 64-bit numbers to strings."""
     if isinstance(value, list):
         return [_numbers(field, each) for each in value]
+    if isinstance(value, dict) and field.message_type.GetOptions().map_entry:
+        return {key: _numbers(field.message_type.fields_by_name["value"], each) for key, each in value.items()}
     if isinstance(value, dict):
         return {key: _numbers(field.message_type.fields_by_name[key], each) for key, each in value.items()}
     return int(value) if field.cpp_type == field.CPPTYPE_INT64 else value

@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak runtimes
+.PHONY: help demo test check bench soak runtimes install uninstall deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -21,6 +21,9 @@ help:
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead, and that of a worker"
 	@echo "make soak    the long runs: windows of a million simulated requests, kills of the daemon and of workers under load"
+	@echo "make deb     build a Debian package, which installs without a network"
+	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
+	@echo "make e2e     try the package under real systemd in a container (root)"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
 demo: $(DEMO_READY)
@@ -48,6 +51,18 @@ soak: $(TEST_READY)
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2
+
+deb: $(UV_READY)
+	systemd/deb/build.sh
+
+install: $(UV_READY)
+	systemd/install.sh
+
+uninstall:
+	systemd/uninstall.sh
+
+e2e: $(TEST_READY)
+	$(BIN)/pytest tests/e2e --e2e -s $(PYTEST_ARGS)
 
 $(UV_READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -7,7 +7,6 @@ import fcntl
 import gc
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -19,7 +18,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from daemon import calibration, oip
+from daemon import calibration, oip, supervisor
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config
@@ -110,10 +109,12 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         gc.freeze()
         await inference.start()
         await operator.start()
-        notify(f"READY=1\nSTATUS=policy {dispatcher.router.name}, {len(config.device)} devices")
+        supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
+        watching = asyncio.create_task(supervisor.watch(lambda: _summary(dispatcher, clock)))
+        stack.callback(watching.cancel)
         log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
         await stop.wait()
-        notify("STOPPING=1")
+        supervisor.notify("STOPPING=1")
         log.info("draining")
         statuses.draining = True
         await statuses.enter_graceful_shutdown()
@@ -121,6 +122,17 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await control.end_streams()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
+
+
+def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
+    """Say in a line how the daemon fares."""
+    budget, lanes = dispatcher.budget, dispatcher.fleet.lanes.values()
+    window = budget.limit.window_nanoseconds
+    used = (budget.spent_nanojoules(clock()) + budget.static_nanojoules) / window
+    return (
+        f"policy {dispatcher.router.name}, {used:.3g} W of {budget.limit.nanojoules / window:.3g} W over the last "
+        f"{window / NANO:g} s, {sum(not lane.lost for lane in lanes)} of {len(lanes)} devices up"
+    )
 
 
 @asynccontextmanager
@@ -144,6 +156,7 @@ async def _core(
         fleet = Fleet(config.device, clock, calibrated)
         metering = await open_metering(config.meters, fleet.lanes, journal, clock)
         metering.start()
+        supervisor.starting("opening the devices")
         try:
             await fleet.start(repository.artifacts)
             fleet.complete = fleet.complete and not repository.refused
@@ -226,13 +239,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"{folder}: {error.strerror}") from None
-
-
-def notify(state: str) -> None:
-    """Tell the supervisor, if there is one; see sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())

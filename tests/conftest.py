@@ -16,6 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--no-skip`, for hosts that have all that the tests need, and `--hardware`, for those with a device."""
     parser.addoption("--no-skip", action="store_true", help="count a skipped test as failed, unless marked needs_host")
     parser.addoption("--hardware", default="", help="drivers whose devices are attached, such as loihi,ncs2")
+    parser.addoption("--e2e", action="store_true", help="run the tests that boot a container; see make e2e")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what boots a container, unless asked for."""
+    return True if collection_path.name == "e2e" and not config.getoption("--e2e") else None
 
 
 @pytest.hookimpl(wrapper=True)

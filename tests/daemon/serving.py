@@ -239,14 +239,25 @@ def _start(config: str, place: Places) -> Daemon:
     with (place.folder / "log").open("wb") as log:
         process = subprocess.Popen(place.command(config), stderr=log, env=environment)
     ended = os.pidfd_open(process.pid)
-    readable, _, _ = select.select([supervisor.fileno(), ended], [], [], START_SECONDS)
+    said = _wait_for_ready(supervisor, ended)
     os.close(ended)
-    if supervisor.fileno() not in readable:
+    if not said:
         process.kill()
         process.wait()
         supervisor.close()
         raise AssertionError(f"the daemon did not start:\n{(place.folder / 'log').read_text()}")
-    return Daemon(place, process, supervisor, supervisor.recv(4096).decode())
+    return Daemon(place, process, supervisor, said)
+
+
+def _wait_for_ready(supervisor: socket.socket, ended: int) -> str:
+    """Give what a daemon says when it is ready, or nothing where it ended or took too long."""
+    while True:
+        readable, _, _ = select.select([supervisor.fileno(), ended], [], [], START_SECONDS)
+        if supervisor.fileno() not in readable:
+            return ""
+        said = supervisor.recv(4096).decode()
+        if said.startswith("READY=1\n"):
+            return said
 
 
 def refuses_to_start(config: str, place: Places, *, prefix: Sequence[str] = ()) -> str:

@@ -81,9 +81,11 @@ def test_reflection_describes_the_services(daemon: Daemon, symbol: str) -> None:
 def test_supervisor_is_told(start_daemon: StartDaemon) -> None:
     """The daemon tells its supervisor when it is ready and when it stops."""
     daemon = start_daemon(STICK)
-    assert daemon.ready.splitlines() == ["READY=1", "STATUS=policy only, 1 devices"]
+    status = "STATUS=policy only, 0.496 W of 100 W over the last 10 s, 1 of 1 devices up"
+    assert daemon.ready.splitlines() == ["READY=1", status]
     daemon.stop()
-    assert daemon.supervisor.recv(4096) == b"STOPPING=1"
+    said = [daemon.supervisor.recv(4096).decode() for _ in range(2)]
+    assert said == [status, "STOPPING=1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,0 +1,59 @@
+"""Tell the supervisor how the daemon fares: sd_notify(3), and the watchdog's pings from the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+MICRO = 1_000_000
+# How often the status line is renewed where no watchdog asks for more.
+STATUS_SECONDS = 5.0
+# A start that goes on asks for this long again at each step; compiling the spiking engine takes half a minute.
+STEP_SECONDS = 120
+
+
+def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Send a state to the supervisor, if there is one."""
+    address = environment.get("NOTIFY_SOCKET")
+    if address:
+        _send(address, state, 0)
+
+
+def _send(address: str, state: str, flags: int) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.send(state.encode(), flags)
+
+
+def starting(step: str) -> None:
+    """Tell what the start is doing, and that it may take a while more."""
+    notify(f"STATUS=starting: {step}\nEXTEND_TIMEOUT_USEC={STEP_SECONDS * MICRO}")
+
+
+def reloading() -> None:
+    """Tell that the configuration is read again; the next status with READY=1 ends it."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def ping_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
+    """Give how often the watchdog of this process wants to hear of it: at half its patience. None without one."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    for_another = environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid())
+    return None if not microseconds.isdigit() or for_another else int(microseconds) / MICRO / 2
+
+
+async def watch(status: Callable[[], str], environment: Mapping[str, str] = os.environ) -> None:
+    """Ping the watchdog and renew the status line until cancelled.
+
+    This runs on the event loop, so a ping shows that the loop turns: that requests are taken and answered. A device
+    that hangs does not stop it. A supervisor that does not read its socket is not waited for.
+    """
+    address, seconds = environment.get("NOTIFY_SOCKET"), ping_seconds(environment)
+    while address:
+        with suppress(BlockingIOError):
+            _send(address, ("WATCHDOG=1\n" if seconds else "") + f"STATUS={status()}", socket.MSG_DONTWAIT)
+        await asyncio.sleep(seconds or STATUS_SECONDS)

@@ -115,6 +115,11 @@ class Lane:
             elif not self._broken:
                 self._run(self._gather(task))
 
+    def _post(self, function: Callable[..., None], *arguments: object) -> None:
+        """Have the event loop call a function, from the device's thread; one that hung may outlive the loop."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
     def _gather(self, job: Job) -> list[Job]:
         """Add to a job those of the same point that wait behind it, as many as the device takes at once."""
         batch, images, device = [job], len(job.images), self.device
@@ -144,8 +149,8 @@ class Lane:
             else:
                 tell = partial(future.set_result, result)
             ended = self.occupancy.end(began, nanojoules)
-            self._loop.call_soon_threadsafe(self._maintain, began, ended, nanojoules)
-            self._loop.call_soon_threadsafe(_settle, future, tell)
+            self._post(self._maintain, began, ended, nanojoules)
+            self._post(_settle, future, tell)
 
         self._tasks.put(task)
         return future
@@ -207,6 +212,7 @@ class Lane:
             note = log.error if was_usable else log.warning
             event = "device lost" if was_usable else "device unavailable"
             note(event, device=self.name, reason=failure.reason.value, detail=failure.detail)
+        self.telemetry = {}
         self.down.set()
         self.gave_up()
         self.changed()
@@ -236,10 +242,21 @@ class Lane:
         if device is None or self.queued or not (self.health.usable and self.powered):
             return
         try:
-            self.telemetry = await self.call(device.telemetry)
+            self._note(await self.call(device.telemetry))
         except Exception as error:  # noqa: BLE001 (a driver may raise anything)
             if self.device is device and self.health.usable:
                 self.fail(unavailable(self.name, error), self._clock())
+
+    def _note(self, telemetry: dict[str, float]) -> None:
+        """Keep what the device tells of itself; that it throttles, or no longer does, is an event."""
+        throttled, self.telemetry = self._throttles, telemetry
+        if self._throttles != throttled:
+            log.warning("device throttles" if self._throttles else "device no longer throttles", device=self.name)
+            self.changed()
+
+    @property
+    def _throttles(self) -> bool:
+        return bool(self.telemetry.get("throttling"))
 
     def submit(self, job: Job) -> None:
         """Queue a job."""
@@ -254,7 +271,7 @@ class Lane:
         timely = [job for job in jobs if now < job.deadline]
         late = [job for job in jobs if now >= job.deadline]
         if late:
-            self._loop.call_soon_threadsafe(self._finish, late, None, now)
+            self._post(self._finish, late, None, now)
         if not timely:
             return
         images, started = 0, self.occupancy.begin()
@@ -273,7 +290,7 @@ class Lane:
             outcome, nanojoules = inference, round(inference.dynamic_joules * NANO)
         self._running = None
         ended = self.occupancy.end(started, nanojoules)
-        self._loop.call_soon_threadsafe(self._finish, timely, outcome, ended)
+        self._post(self._finish, timely, outcome, ended)
 
     def _finish(self, jobs: list[Job], outcome: Outcome, ended: int) -> None:
         if jobs is self._abandoned:
@@ -309,8 +326,12 @@ class Lane:
 
     @property
     def state(self) -> State:
-        """Tell the device's health, or that it is powered down."""
-        return State.OFF if self.health.usable and not self.powered else self.health.state
+        """Tell the device's health, that it is powered down, or that it throttles."""
+        if not self.health.usable:
+            return self.health.state
+        if not self.powered:
+            return State.OFF
+        return State.DEGRADED if self._throttles else self.health.state
 
     @property
     def lost(self) -> bool:

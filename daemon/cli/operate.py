@@ -52,12 +52,19 @@ def devices(runtime: Runtime = None, json: AsJson = False) -> None:
     rows = [
         (
             device.name, device.driver, "simulated" if device.simulated else "real", device.health, device.power,
-            f"{device.static_watts:.3f}", device.queued, ", ".join(device.programs), device.detail,
+            f"{device.static_watts:.3f}", device.queued, ", ".join(device.programs), _remarks(device),
         )
         for device in reply.devices
     ]  # fmt: skip
     columns = ("device", "driver", "kind", "health", "power", "static [W]", "queued [1]", "programs", "detail")
     print_table("devices", columns, rows)
+
+
+def _remarks(device: pb.DeviceState) -> str:
+    """Say what else there is to say of a device: why it is not up, whom it stands in for, what it tells of itself."""
+    stands_in = [f"stands in for {device.fallback_of}"] if device.fallback_of else []
+    told = [f"{name} {value:g}" for name, value in sorted(device.telemetry.items())]
+    return ", ".join([*([device.detail] if device.detail else []), *stands_in, *told])
 
 
 @policy.command("list")

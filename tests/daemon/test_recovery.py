@@ -316,23 +316,31 @@ def test_artifact_that_no_longer_loads(tmp_path: Path, monkeypatch: pytest.Monke
     drive(clock, scenario())
 
 
+async def _tell(host: Host, condition: Callable[[], bool]) -> None:
+    """Let time pass until the devices have told something."""
+    while not condition():
+        host.clock.advance(round(PROBE_SECONDS * NANO))
+        await asyncio.sleep(0)
+
+
 def test_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device at rest is asked for its telemetry now and then; one that does not answer is lost."""
+    """A device at rest is asked for its telemetry: one that throttles is degraded, one that does not answer lost."""
 
     async def scenario() -> None:
         chip = Bench()
         async with hosting(tmp_path, clock, ROOMY, chip) as host:
             lane = host.fleet.lanes["chip"]
             monkeypatch.setattr(chip, "telemetry", lambda: {"temperature_celsius": 41.5})
-            while not lane.telemetry:
-                clock.advance(round(PROBE_SECONDS * NANO))
-                await asyncio.sleep(0)
+            await _tell(host, lambda: bool(lane.telemetry))
             assert lane.telemetry == {"temperature_celsius": 41.5}
+            assert lane.state.value == "up"
+            monkeypatch.setattr(chip, "telemetry", lambda: {"throttling": 1.0})
+            await _tell(host, lambda: lane.state.value == "degraded")
+            monkeypatch.setattr(chip, "telemetry", lambda: {"throttling": 0.0})
+            await _tell(host, lambda: lane.state.value == "up")
             chip.loadable.clear()
             monkeypatch.setattr(chip, "telemetry", lambda: 1 / 0)
-            while lane.health.usable:
-                clock.advance(round(PROBE_SECONDS * NANO))
-                await asyncio.sleep(0)
+            await _tell(host, lambda: not lane.health.usable)
             assert "ZeroDivisionError" in str(lane.health.failure)
             chip.loadable.set()
             await host.until(_is(host, "degraded"))

@@ -20,7 +20,7 @@ help:
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead, and that of a worker"
-	@echo "make soak    the long runs: windows of a million simulated requests, kills of the daemon and of workers under load"
+	@echo "make soak    the long runs: windows of a million simulated requests, kills under load, the ledger's identity"
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
@@ -47,6 +47,7 @@ bench: $(TEST_READY)
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.bench.router --traces all
 	$(BIN)/python -m tests.soak.kills --kills 60
+	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 
 runtimes: $(TEST_READY)

@@ -47,14 +47,14 @@ def terminal(history: History) -> Finding:
     """
     requests = history.requests
     numbers, counts = np.unique(requests.numbers, return_counts=True)
-    violations = _named(f"request {number}: {count} records" for number, count in
+    violations = named(f"request {number}: {count} records" for number, count in
                         zip(numbers[counts > 1], counts[counts > 1], strict=True))  # fmt: skip
     running = requests.statuses == RUNNING
     goes_on = bool(history.sessions) and not history.sessions[-1].ended
     under_way = running & (requests.sessions == history.sessions[-1].number) if goes_on else np.zeros_like(running)
     ended = np.isin(requests.statuses, TERMINAL)
     wrong = ~ended & ~under_way
-    violations += _named(
+    violations += named(
         f"request {number}: '{status}' is no terminal status"
         for number, status in zip(requests.numbers[wrong], requests.statuses[wrong], strict=True)
     )
@@ -66,7 +66,7 @@ def terminal(history: History) -> Finding:
         missing = np.setdiff1d(np.arange(last + 1, own[-1] + 1), own)
         last = int(own[-1])
         if session.ended:
-            violations += _named(f"request {number}: no record, and its session ended in order" for number in missing)
+            violations += named(f"request {number}: no record, and its session ended in order" for number in missing)
         else:
             unrecorded += len(missing)
     return Finding(
@@ -86,7 +86,7 @@ def in_time(history: History) -> Finding:
     answered = requests.statuses == ANSWERED
     known = answered & (requests.deadlines > 0)
     late = known & (requests.ended > requests.deadlines)
-    violations = _named(
+    violations = named(
         f"request {number}: answered {seconds:.9f} s after its deadline"
         for number, seconds in zip(
             requests.numbers[late], (requests.ended - requests.deadlines)[late] / 1e9, strict=True
@@ -116,7 +116,7 @@ def within_budget(history: History) -> Finding:
         if fraction > 1 + EXACT
     ]
     under_zero = requests.numbers[(requests.limits == 0) & (requests.nanojoules > 0)]
-    violations += _named(f"request {number}: dispatched under a limit of zero" for number in under_zero)
+    violations += named(f"request {number}: dispatched under a limit of zero" for number in under_zero)
     return Finding(
         "I4",
         "no window over budget, and no dispatch under a limit of zero",
@@ -143,9 +143,9 @@ def gapless(history: History) -> Finding:
             continue
         recorded += len(own)
         missing = np.setdiff1d(np.arange(1, own[-1] + 1), own)
-        violations += _named(f"session {session.number}: terminal record {number} is missing" for number in missing)
+        violations += named(f"session {session.number}: terminal record {number} is missing" for number in missing)
         twice = own[1:][np.diff(own) == 0]
-        violations += _named(f"session {session.number}: two terminal records are number {number}" for number in twice)
+        violations += named(f"session {session.number}: two terminal records are number {number}" for number in twice)
     return Finding(
         "I5",
         "what was acknowledged is recorded, without a gap",
@@ -157,7 +157,7 @@ def gapless(history: History) -> Finding:
     )  # fmt: skip
 
 
-def _named(violations: Iterable[str]) -> list[str]:
+def named(violations: Iterable[str]) -> list[str]:
     """Name the first violations of a kind, and count the others."""
     listed = list(violations)
     rest = len(listed) - NAMED

@@ -47,7 +47,7 @@ class Settlement:
         else:
             self._budget.settle(job.reservation, nanojoules, job.ended)
         # A simulator is busy for longer than what it simulates.
-        seconds = inference.seconds if job.point.simulated else math.inf
+        seconds = inference.seconds if job.point.simulated and not self._books.measured(device) else math.inf
         self._books.ran(device, _row(number, job, seconds, nanojoules, energy.uncertainty_nanojoules))
         return energy
 

@@ -21,9 +21,11 @@ def audit(
     """
     from daemon.audit import audit as check
     from daemon.history import NoJournal, read_journal
+    from daemon.identity import check_identity
 
+    store = journal / "journal.db" if journal.is_dir() else journal
     try:
-        findings = check(read_journal(journal / "journal.db" if journal.is_dir() else journal))
+        findings = sorted([*check(read_journal(store)), check_identity(store)], key=lambda each: each.invariant)
     except NoJournal as error:
         fail(str(error))
     violations = [f"{each.invariant}: {violation}" for each in findings for violation in each.violations]

@@ -83,7 +83,8 @@ def test_devices(jouled: Jouled) -> None:
     """The devices are listed with what they are and what they draw."""
     said = jouled("devices")
     assert said.status == 0
-    (line,) = [line for line in said.out.splitlines() if "ncs2-sim" in line]
+    line, reason = [line for line in said.out.splitlines() if "ncs2-sim" in line]
+    assert reason == "ncs2-sim: modelled, no meter accounts for it"
     assert [cell.strip() for cell in line.strip("│").split("│")] == [
         "ncs2-sim", "ncs2-sim", "simulated", "up", "on", "0.496", "0", "digits/1/dnn", "",
     ]  # fmt: skip

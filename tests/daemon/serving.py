@@ -65,13 +65,14 @@ class Places:
     state: Path
     runtime: Path
     host: str = "127.0.0.1"
+    program: str = "daemon.cli.main"
 
     def command(self, config: str) -> list[str]:
         """Write the configuration and give the command that serves with it."""
         file = self.folder / "jouled.toml"
         file.write_text(config)
         return [
-            sys.executable, "-m", "daemon.cli.main", "serve", "--config", str(file),
+            sys.executable, "-m", self.program, "serve", "--config", str(file),
             "--tcp-address", f"{self.host}:{self.port}",
             "--state-directory", str(self.state), "--runtime-directory", str(self.runtime),
         ]  # fmt: skip
@@ -218,9 +219,11 @@ def running(
     port: int | None = None,
     state: Path | None = None,
     runtime: Path | None = None,
+    program: str = "daemon.cli.main",
 ) -> Iterator[Daemon]:
     """Run a daemon until the end of the block. Whoever did not kill it learns whether it ended well."""
     with places(port=port, state=state, runtime=runtime) as place:
+        place.program = program
         daemon = _start(config, place)
         try:
             yield daemon

@@ -94,6 +94,22 @@ def test_each_answer_can_be_looked_up(daemon: Daemon, image: NDArray[np.uint8]) 
     assert found.accepted_unix_nanoseconds > 0
 
 
+def test_final_figures_are_streamed(start_daemon: StartDaemon, image: NDArray[np.uint8]) -> None:
+    """Who follows gets the final figure of each request that ends from then on; the drain ends the stream."""
+    daemon = start_daemon(STICK)
+    stream = daemon.control.EnergyStream(pb.EnergyStreamRequest(), timeout=CALL_SECONDS)
+    # The stream is open once its first figure comes.
+    first = daemon.classify(image)
+    told = next(stream, None)
+    assert told is not None
+    assert told.request_id == first.request_id
+    assert (told.energy.dynamic_nanojoules, told.energy.state) == (first.energy.dynamic_nanojoules, "final")
+    second = daemon.classify(image)
+    assert next(stream).request_id == second.request_id
+    daemon.stop()
+    assert list(stream) == []
+
+
 @pytest.mark.parametrize("answered", [1, 40])
 def test_kill_under_load_loses_nothing_acknowledged(
     start_daemon: StartDaemon, tmp_path: Path, image: NDArray[np.uint8], answered: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from models.train.job import Job
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed (models/train/requirements.txt)")
 pytestmark = [
     pytest.mark.needs_host,
+    pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed (models/train/requirements.txt)"),
     # PyTorch's exporter calls what PyTorch itself has deprecated.
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
@@ -52,6 +53,7 @@ def _job(epochs: int) -> Job:
 
 def test_trained_network_is_exported(tmp_path: Path) -> None:
     """A small network learns; in the ONNX file no normalisation is left, and activations are clipped."""
+    import torch
     from models.train import rates, recipe
 
     job, images = _job(8), _bright_side(256)
@@ -72,6 +74,7 @@ def test_trained_network_is_exported(tmp_path: Path) -> None:
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """What is trained in two parts has the weights of what is trained at once."""
+    import torch
     from models.train import recipe
 
     job, images = _job(2), _bright_side(64)
@@ -98,6 +101,7 @@ def _stop_after(save: Callable[..., None]) -> Callable[..., None]:
 
 def test_shift_and_mirror_moves_pixels() -> None:
     """Each picture is a window of itself between black borders, mirrored or not."""
+    import torch
     from models.train import augment
 
     torch.manual_seed(0)
@@ -113,6 +117,7 @@ def test_shift_and_mirror_moves_pixels() -> None:
 
 def test_distort_without_reach_changes_nothing() -> None:
     """With nothing to alter the picture stays; with a mirror, half of them are turned round."""
+    import torch
     from models.train import augment
 
     torch.manual_seed(0)

@@ -54,6 +54,7 @@ def _job(epochs: int) -> Job:
 def test_trained_network_is_exported(tmp_path: Path) -> None:
     """A small network learns; in the ONNX file no normalisation is left, and activations are clipped."""
     import torch
+
     from models.train import rates, recipe
 
     job, images = _job(8), _bright_side(256)
@@ -75,6 +76,7 @@ def test_trained_network_is_exported(tmp_path: Path) -> None:
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """What is trained in two parts has the weights of what is trained at once."""
     import torch
+
     from models.train import recipe
 
     job, images = _job(2), _bright_side(64)
@@ -102,6 +104,7 @@ def _stop_after(save: Callable[..., None]) -> Callable[..., None]:
 def test_shift_and_mirror_moves_pixels() -> None:
     """Each picture is a window of itself between black borders, mirrored or not."""
     import torch
+
     from models.train import augment
 
     torch.manual_seed(0)
@@ -118,6 +121,7 @@ def test_shift_and_mirror_moves_pixels() -> None:
 def test_distort_without_reach_changes_nothing() -> None:
     """With nothing to alter the picture stays; with a mirror, half of them are turned round."""
     import torch
+
     from models.train import augment
 
     torch.manual_seed(0)

@@ -67,9 +67,9 @@ def demo(
         place = Path(folder)
         started = time.monotonic()
         with _daemon(place):
-            phases, journal_nanojoules = asyncio.run(_drive(place, images, labels, rate))
+            phases, sums = asyncio.run(_drive(place, images, labels, rate))
         history = read_journal(place / "state" / "journal.db")
-        result = _result(phases, history, journal_nanojoules, time.monotonic() - started)
+        result = _result(phases, history, sums, time.monotonic() - started)
     out.write_text(_to_json(result))
     if json:
         print_json(result)
@@ -124,8 +124,10 @@ def _daemon(place: Path) -> Iterator[None]:
         process.wait()
 
 
-async def _drive(place: Path, images: list[bytes], labels: list[str], rate: float) -> tuple[list[Phase], int]:
-    """Send every image under each policy; give what came back, and the journal's sum."""
+async def _drive(
+    place: Path, images: list[bytes], labels: list[str], rate: float
+) -> tuple[list[Phase], list[pb.EnergyRow]]:
+    """Send every image under each policy; give what came back, and the journal's sums over what was answered."""
     operator = control(place / "run")
     known = {policy.name: policy for policy in operator.Policies(pb.PoliciesRequest()).policies}
     phases = []
@@ -147,11 +149,7 @@ async def _drive(place: Path, images: list[bytes], labels: list[str], rate: floa
                     progress.advance(bar)
                 await asyncio.gather(*calls)
     summary = operator.EnergySummary(pb.EnergySummaryRequest())
-    return phases, sum(
-        row.provisional_dynamic_nanojoules + row.provisional_static_nanojoules
-        for row in summary.rows
-        if row.status == "ok"
-    )
+    return phases, [row for row in summary.rows if row.status == "ok"]
 
 
 async def _classify(stub: Any, image: bytes, label: str, phase: Phase) -> None:
@@ -167,14 +165,19 @@ async def _classify(stub: Any, image: bytes, label: str, phase: Phase) -> None:
     phase.correct += reply.labels[0].name == label
 
 
-def _result(phases: list[Phase], history: History, journal_nanojoules: int, seconds: float) -> dict[str, Any]:
+def _result(phases: list[Phase], history: History, sums: list[pb.EnergyRow], seconds: float) -> dict[str, Any]:
     worst = worst_windows(history.reigns, history.spending)
     drawn = energies_nanojoules(history.reigns, history.spending)[-len(phases) :]
     replies = [reply for phase in phases for reply in phase.replies]
     return {
-        "policies": [_phase_result(phase, nanojoules, worst) for phase, nanojoules in zip(phases, drawn, strict=True)],
+        "policies": [
+            _phase_result(phase, nanojoules, worst) | _final(phase.policy.name, sums)
+            for phase, nanojoules in zip(phases, drawn, strict=True)
+        ],
         "reply_nanojoules": sum(_total(reply) for reply in replies),
-        "journal_nanojoules": journal_nanojoules,
+        "journal_nanojoules": sum(
+            row.provisional_dynamic_nanojoules + row.provisional_static_nanojoules for row in sums
+        ),
         "seconds": round(seconds, 3),
     }
 
@@ -206,6 +209,20 @@ def _phase_result(phase: Phase, drawn_nanojoules: float, worst: dict[str, float]
     }
 
 
+def _final(policy: str, sums: list[pb.EnergyRow]) -> dict[str, Any]:
+    """Put the final joules of a policy's answers beside those that left with the replies."""
+    rows = [row for row in sums if row.policy == policy]
+    static = sum(row.static_nanojoules for row in rows)
+    final = static + sum(row.dynamic_nanojoules for row in rows)
+    replied = sum(row.provisional_dynamic_nanojoules + row.provisional_static_nanojoules for row in rows)
+    return {
+        "provisional_joules": replied * 1e-9,
+        "final_joules": final * 1e-9,
+        "final_static_share": static / max(final, 1),
+        "not_final": sum(row.provisional_requests for row in rows),
+    }
+
+
 def _to_json(result: dict[str, Any]) -> str:
     import json
 
@@ -221,6 +238,9 @@ def _print(result: dict[str, Any], out: Path) -> None:
         "devices": lambda row: ", ".join(f"{device} {share:.0%}" for device, share in row["devices"].items()),
         "dynamic energy per request": lambda row: joules(row["dynamic_joules_per_request"] * 1e9),
         "total energy per request": lambda row: joules(row["total_joules_per_request"] * 1e9),
+        "all answers: provisional": lambda row: joules(row["provisional_joules"] * 1e9),
+        "all answers: final": lambda row: joules(row["final_joules"] * 1e9),
+        "static share of that": lambda row: f"{row['final_static_share']:.2%}",
         "energy of the devices, idle included": lambda row: joules(row["device_joules"] * 1e9),
         "latency p50": lambda row: f"{row['p50_seconds'] * 1e3:.2f} ms",
         "latency p99": lambda row: f"{row['p99_seconds'] * 1e3:.2f} ms",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 POLICY_KEYS = [
     "policy", "budget_watts", "window_seconds", "requests", "answered", "rejected", "accuracy", "devices",
     "dynamic_joules_per_request", "total_joules_per_request", "device_joules", "p50_seconds", "p99_seconds",
-    "worst_window_fraction",
+    "worst_window_fraction", "provisional_joules", "final_joules", "final_static_share", "not_final",
 ]  # fmt: skip
 
 
@@ -54,6 +54,15 @@ def test_journal_agrees_to_the_nanojoule(demonstrated: tuple[str, dict[str, Any]
     assert found["reply_nanojoules"] == found["journal_nanojoules"] > 0
     total = sum(policy["total_joules_per_request"] * policy["answered"] for policy in found["policies"])
     assert total * 1e9 == pytest.approx(found["reply_nanojoules"], rel=1e-9)
+
+
+def test_figures_become_final(demonstrated: tuple[str, dict[str, Any]]) -> None:
+    """Every answer has its final figure in the end; where a model counts, it is that of the reply but for rounding."""
+    generous, balanced, tight = demonstrated[1]["policies"]
+    for policy in (generous, balanced, tight):
+        assert policy["not_final"] == 0
+        assert policy["final_joules"] == pytest.approx(policy["provisional_joules"], rel=0.02)
+    assert generous["final_static_share"] < tight["final_static_share"] < 1
 
 
 def test_budgets_hold(demonstrated: tuple[str, dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""A power log goes through sensor, epochs and attribution, and the published figures come out.
+"""A power log goes through sensor, epochs and the daemon's books, and the published figures come out.
 
 The log is that of github.com/abr/power_benchmarks for the Neural Compute Stick 2: idle 0.496 W, busy 1.431 W at 465
 inferences per second, which are 2.01 mJ each above idling.
@@ -12,7 +12,9 @@ from random import Random
 
 import pytest
 
-from daemon.attribution import Account, Buckets, Final, Row
+from daemon.attribution import Buckets, Final, Row
+from daemon.books import AccountBook, Books, MeterBook
+from daemon.occupancy import Occupancy
 from hal.device import Provenance
 from hal.energy import ncs2
 from hal.energy.epochs import Epochs
@@ -30,11 +32,9 @@ def replay(sysfs: Path, starts: Iterable[int], seconds: int, noise_watts: float)
     sensor = chip(sysfs, 0, "ina219", "1-0040", power1_input=496_000) / "power1_input"
     (meter,) = find_sensors(sysfs, time, sampling_nanoseconds=SAMPLE)
     epochs = Epochs(meter, time, pause_nanoseconds=SECOND, patience_nanoseconds=SECOND)
-    account = Account(
-        update_nanoseconds=meter.update_nanoseconds,
-        relative_uncertainty=meter.relative_uncertainty,
-        model_provenance=Provenance.MODELLED,
-    )
+    book = MeterBook(meter, 1, Provenance.MODELLED)
+    books = Books([AccountBook({"stick": Occupancy(time)}, [book])])
+    books.change_static("stick", ncs2.IDLE_WATTS, 0)
     joules = ncs2.dynamic_joules(SERVICE / SECOND)
     figure = round(joules * SECOND), round(joules * ncs2.RELATIVE_UNCERTAINTY * SECOND)
     waiting = sorted(starts, reverse=True)
@@ -45,16 +45,16 @@ def replay(sysfs: Path, starts: Iterable[int], seconds: int, noise_watts: float)
         time.now, busy = sample * SAMPLE, False
         while waiting and waiting[-1] < time.now:
             began = waiting.pop()
-            account.begin(Row(began, began, began + SERVICE, *figure, SERVICE))
+            books.ran("stick", Row(began, began, began + SERVICE, *figure, SERVICE))
             busy = began + SERVICE >= time.now
         watts = (ncs2.BUSY_WATTS if busy else ncs2.IDLE_WATTS) + random.uniform(-noise_watts, noise_watts)
         if watts != shown:
             sensor.write_text(f"{round(watts * 1e6)}\n")
             shown = watts
-        for span in epochs.advance():
-            finals += account.close(span, round(ncs2.IDLE_WATTS * (span.ended - span.began)))[1]
-    assert list(account.buckets) == [Provenance.MEASURED]
-    return account.buckets[Provenance.MEASURED], finals
+        book.spans.extend((span, None) for span in epochs.advance())
+        finals += books.close().finals
+    assert list(book.rows.buckets) == [Provenance.MEASURED]
+    return book.rows.buckets[Provenance.MEASURED], finals
 
 
 @pytest.mark.parametrize("noise_watts", [0.0, 0.025])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from daemon.background import repeat
 from daemon.budget import Budget, Limit, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
@@ -207,9 +208,7 @@ class Dispatcher:
 
     async def watch_power(self) -> None:
         """Power idle devices down and others up, for ever."""
-        while True:
-            await asyncio.sleep(STEP_SECONDS)
-            self.switchboard.step(self.router.policy)
+        await repeat("power", lambda: self.switchboard.step(self.router.policy), STEP_SECONDS)
 
     async def classify(self, points: list[Point], images: NDArray[np.generic], wanted: Constraints) -> Answer:
         """Answer a checked request for a model of these points. Raises a `RequestError`.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
+from daemon.background import repeat
 from daemon.calibration import NONE, Calibration
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
@@ -103,27 +105,30 @@ class Fleet:
                 model.problems.append(f"{artifact.name}: its input or labels are not those of the other variants")
         tried = [asyncio.Event() for _ in self.lanes]
         self._tasks = [
-            asyncio.create_task(self._keep_up(lane, event))
+            asyncio.create_task(repeat(f"device {lane.name}", partial(self._keep_up, lane, event)))
             for lane, event in zip(self.lanes.values(), tried, strict=True)
         ]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 for event in tried:
                     await event.wait()
-        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._probe())]
+        self._tasks += [
+            asyncio.create_task(repeat("device watch", self._watch, WATCH_SECONDS)),
+            asyncio.create_task(repeat("device probe", self._probe, PROBE_SECONDS)),
+        ]
         problems = any(model.problems for versions in self.models.values() for model in versions.values())
         self.complete = not problems and all(lane.health.usable for lane in self.lanes.values())
 
     async def _keep_up(self, lane: Lane, tried: asyncio.Event) -> None:
-        """Bring a device up, and up again whenever it was lost; note when it was tried once."""
-        while True:
-            try:
-                await self._bring_up(lane)
-            except Exception as error:  # noqa: BLE001 (a driver may raise anything)
-                lane.fail(unavailable(lane.name, error), self._clock())
+        """Bring a device up, note that it was tried, and wait until it is lost and may be tried again."""
+        try:
+            await self._bring_up(lane)
+        except Exception as error:  # noqa: BLE001 (a driver may raise anything)
+            lane.fail(unavailable(lane.name, error), self._clock())
+        finally:
             tried.set()
-            await lane.down.wait()
-            await asyncio.sleep(max(lane.health.retry_at - self._clock(), 0) / NANO)
+        await lane.down.wait()
+        await asyncio.sleep(max(lane.health.retry_at - self._clock(), 0) / NANO)
 
     async def _bring_up(self, lane: Lane) -> None:
         """Open a device and load every artifact of its kind."""
@@ -160,16 +165,12 @@ class Fleet:
         ranks = {name: rank for rank, name in enumerate(self.lanes)}
         model.points[:] = sorted([*model.points, *points], key=lambda point: ranks[point.device])
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            for lane in self.lanes.values():
-                lane.watch()
+    def _watch(self) -> None:
+        for lane in self.lanes.values():
+            lane.watch()
 
     async def _probe(self) -> None:
-        while True:
-            await asyncio.sleep(PROBE_SECONDS)
-            await asyncio.gather(*(lane.probe() for lane in self.lanes.values()))
+        await asyncio.gather(*(lane.probe() for lane in self.lanes.values()))
 
     async def close(self) -> None:
         """Close every device."""

@@ -13,6 +13,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
+from daemon.background import repeat
 from daemon.fleet import Fleet
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -41,11 +42,14 @@ class Health(HealthServicer):  # type: ignore[misc]
 
     async def follow(self, fleet: Fleet, services: list[str]) -> None:
         """Set the statuses of the services, of devices and of models whenever a device's health changes, for ever."""
-        while True:
+
+        async def tell() -> None:
             fleet.changed.clear()
             for name, serving in _statuses(fleet, services).items():
                 await self.set(name, SERVING if serving else NOT_SERVING)
             await fleet.changed.wait()
+
+        await repeat("health", tell)
 
 
 def _statuses(fleet: Fleet, services: list[str]) -> dict[str, bool]:

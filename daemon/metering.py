@@ -15,6 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from daemon.attribution import CpuShare, weakest
+from daemon.background import repeat
 from daemon.books import AccountBook, Books, Closed, MeterBook
 from daemon.clock import NANO, Clock
 from daemon.config import MetersConfig
@@ -155,12 +156,7 @@ class Metering:
 
     def start(self) -> None:
         """Begin to read at the interval."""
-        self._task = asyncio.get_running_loop().create_task(self._sample_on())
-
-    async def _sample_on(self) -> None:
-        while True:
-            await self.sample()
-            await asyncio.sleep(self._config.sampling_seconds)
+        self._task = asyncio.create_task(repeat("meters", self.sample, self._config.sampling_seconds))
 
     async def sample(self, *, last: bool = False) -> None:
         """Read every meter now and close what can be closed."""

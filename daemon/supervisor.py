@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+
+from daemon.background import repeat
 
 MICRO = 1_000_000
 # How often the status line is renewed where no watchdog asks for more.
@@ -53,7 +54,11 @@ async def watch(status: Callable[[], str], environment: Mapping[str, str] = os.e
     that hangs does not stop it. A supervisor that does not read its socket is not waited for.
     """
     address, seconds = environment.get("NOTIFY_SOCKET"), ping_seconds(environment)
-    while address:
+    if address is None:
+        return
+
+    def ping() -> None:
         with suppress(BlockingIOError):
             _send(address, ("WATCHDOG=1\n" if seconds else "") + f"STATUS={status()}", socket.MSG_DONTWAIT)
-        await asyncio.sleep(seconds or STATUS_SECONDS)
+
+    await repeat("status", ping, seconds or STATUS_SECONDS)

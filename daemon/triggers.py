@@ -14,6 +14,7 @@ from typing import NamedTuple
 import psutil
 import structlog
 
+from daemon.background import repeat
 from daemon.config import TriggerConfig, near
 from daemon.errors import PolicyRefused, RequestError
 
@@ -136,9 +137,7 @@ class TriggerWatch:
 
     async def watch(self) -> None:
         """Look for ever."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+        await repeat("triggers", self.look, LOOK_SECONDS)
 
     async def look(self) -> None:
         """Look once. The sensors are read beside the event loop."""

@@ -35,14 +35,16 @@ def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) 
 
 
 def _log_to_stderr() -> None:
-    renderer: structlog.typing.Processor = structlog.processors.LogfmtRenderer()
+    renderers: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer(),
+    ]  # fmt: skip
     if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
+        renderers = [structlog.dev.ConsoleRenderer()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.chain import Chain, Stage
+    from models.chain import Chain
 
     Floats = NDArray[np.float64]
     Reals = NDArray[np.floating]
@@ -39,35 +39,36 @@ SAMPLES = 1 << 18
 
 
 def percentiles(chain: Chain, activations: Sequence[Reals], percentile: float) -> list[Setting]:
-    """Give each stage the percentile of its activations as scale, or the ceiling of its rectifier."""
+    """Give each stage the percentile of its activations as scale. Raises `ConversionError` where that is 0."""
+    found = []
+    for stage, values in zip(chain.stages, activations, strict=True):
+        largest = 1.0 if stage is chain.stages[-1] else float(np.percentile(values, percentile))
+        if largest <= 0:
+            raise ConversionError(stage.name, f"percentile {percentile} of its activations is 0: nothing would fire")
+        found.append(Setting(np.full((1, 1, 1), largest)))
+    return found
+
+
+def ceilings(chain: Chain, settings: Sequence[Setting]) -> list[Setting]:
+    """Give each stage that was trained with a ceiling that as scale, and leave the others as they are set."""
     return [
-        Setting(np.full((1, 1, 1), 1.0 if stage is chain.stages[-1] else _largest(stage, values, percentile)))
-        for stage, values in zip(chain.stages, activations, strict=True)
+        setting
+        if stage.rectifier is None or math.isinf(stage.rectifier.ceiling)
+        else dataclasses.replace(setting, scale=np.full((1, 1, 1), stage.rectifier.ceiling))
+        for stage, setting in zip(chain.stages, settings, strict=True)
     ]
 
 
-def _largest(stage: Stage, values: Reals, percentile: float) -> float:
-    if stage.rectifier is not None and math.isfinite(stage.rectifier.ceiling):
-        return stage.rectifier.ceiling
-    largest = float(np.percentile(values, percentile))
-    if largest <= 0:
-        raise ConversionError(stage.name, f"percentile {percentile} of its activations is 0: nothing would fire")
-    return largest
-
-
-def scales(chain: Chain, activations: Sequence[Reals], steps: int, percentile: float = PERCENTILE) -> list[Setting]:
-    """Give each stage the scale at which counts of `steps` steps stand best for its activations."""
-    settings = percentiles(chain, activations, percentile)
+def scales(chain: Chain, activations: Sequence[Reals], settings: Sequence[Setting], steps: int) -> list[Setting]:
+    """Change the scales so that counts of `steps` steps stand best for the activations."""
     found = []
     for stage, values, setting in zip(chain.stages, activations, settings, strict=True):
-        known = stage.rectifier is not None and math.isfinite(stage.rectifier.ceiling)
-        if stage is chain.stages[-1] or known:
+        if stage is chain.stages[-1]:
             found.append(setting)
             continue
         sample = _sample(values)
         errors = [_rounding_error(sample, float(setting.scale.ravel()[0]) * factor, steps) for factor in FACTORS]
-        best = FACTORS[int(np.argmin(errors))]
-        found.append(dataclasses.replace(setting, scale=setting.scale * best))
+        found.append(dataclasses.replace(setting, scale=setting.scale * FACTORS[int(np.argmin(errors))]))
     return found
 
 

@@ -52,6 +52,10 @@ SCORE_TOLERANCE = 1e-3
 CHIPS_LIMIT = 64
 
 
+# Manifest and files by the name of the variant.
+Variants = dict[str, tuple[Manifest, dict[str, bytes]]]
+
+
 @dataclass(frozen=True)
 class Options:
     """How to compile. `mean` and `std` of the picture in [0, 1], channel by channel, as the network was trained.
@@ -84,9 +88,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Artifacts in memory, by the name of the variant: manifest and files. And the report of what was measured."""
+    """Artifacts in memory, and the report of what was measured."""
 
-    variants: dict[str, tuple[Manifest, dict[str, bytes]]]
+    variants: Variants
     findings: list[Finding]
     subject: spiking.Subject
     data: Calibration
@@ -113,7 +117,7 @@ def compile_file(path: Path, data_path: Path, options: Options) -> Compiled:
     chain = read_chain(path, options)
     data = calibration.load(data_path, chain.shape)
     _check_labels(chain, data, options)
-    values = _values(_some(data.training, options.images), chain)
+    values = picture_values(some(data.training, options.images), chain)
     _check_same(path, chain, values[:BATCH], options)
     return compile_chain(chain, values, data, options)
 
@@ -147,14 +151,15 @@ def compile_chain(chain: Chain, values: NDArray[np.float32], data: Calibration, 
     return Compiled(variants, findings, subject, data, capacity(chosen.network))
 
 
-def _some(images: Images, count: int) -> Images:
+def some(images: Images, count: int) -> Images:
     """Choose images evenly, whatever the order of the classes is."""
     if count >= len(images):
         return images
     return images.take(np.sort(np.random.default_rng(0).permutation(len(images))[:count]))
 
 
-def _values(images: Images, chain: Chain) -> NDArray[np.float32]:
+def picture_values(images: Images, chain: Chain) -> NDArray[np.float32]:
+    """Give images as a chain takes them, (N, C, H, W) in [0, 1]."""
     return images.pictures().astype(np.float32).reshape(len(images), *chain.shape)
 
 
@@ -217,7 +222,7 @@ def _dense_manifest(template: Manifest, chain: Chain, files: dict[str, bytes], h
 
 def _average_finding(subject: spiking.Subject, held_out: Images, before: float) -> Finding:
     model = onnx_export.export(subject.without_max).SerializeToString()
-    scores = ir.run_onnx(model, _values(held_out, subject.without_max))[0]
+    scores = ir.run_onnx(model, picture_values(held_out, subject.without_max))[0]
     accuracy = measure.accuracy(scores, held_out.labels)
     return Finding(
         "dense, average instead of max pooling",
@@ -287,13 +292,13 @@ def check_free(folder: Path, *, replace: bool) -> None:
             )
 
 
-def write(compiled: Compiled, folder: Path, *, replace: bool = False) -> list[Artifact]:
+def write_variants(variants: Variants, folder: Path, *, replace: bool = False) -> list[Artifact]:
     """Write all variants into `folder`, which is `model/version`; what was not there before goes again on failure."""
     check_free(folder, replace=replace)
-    with _removed_on_failure(folder, [name for name in compiled.variants if not os.path.lexists(folder / name)]):
+    with _removed_on_failure(folder, [name for name in variants if not os.path.lexists(folder / name)]):
         return [
             writer.write(folder / name, manifest, files, replace=replace)
-            for name, (manifest, files) in compiled.variants.items()
+            for name, (manifest, files) in variants.items()
         ]
 
 

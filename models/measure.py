@@ -103,7 +103,7 @@ def joules(measured: OperatingPoint) -> float:
     return dynamic_joules(Events(measured.synaptic_operations, measured.active_updates, measured.inactive_updates))
 
 
-def lead(network: Network, pictures: NDArray[np.float64], steps: int, share: float) -> int:
+def lead(network: Network, pictures: NDArray[np.floating], steps: int, share: float) -> int:
     """Give the margin by which the best score leads the second after `steps` steps on that share of pictures."""
     bench = Bench(network)
     ordered = np.sort(bench.run(bench.encode(pictures), steps).scores, axis=1)

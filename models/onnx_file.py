@@ -90,6 +90,7 @@ class Graph:
         except (onnx.checker.ValidationError, RuntimeError) as error:
             raise ConversionError(self.name or "model", f"ONNX refuses the model: {_first_line(error)}") from None
         _fix_batch(model)
+        _take_strides_as_shapes(model)
         self.constants = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
         self.inputs = [entry.name for entry in model.graph.input if entry.name not in self.constants]
         self.outputs = [entry.name for entry in model.graph.output]
@@ -182,6 +183,32 @@ def _fix_batch(model: onnx.ModelProto) -> None:
         if dimensions:
             dimensions[0].ClearField("dim_value")
             dimensions[0].dim_param = "batch"
+
+
+def _take_strides_as_shapes(model: onnx.ModelProto) -> None:
+    """Replace a Gather of everything in order, behind a flattening, by the reshaping that it is.
+
+    PyTorch's exporter writes both for a view of memory that is laid out channels last.
+    """
+    graph = model.graph
+    constants = {entry.name: onnx.numpy_helper.to_array(entry) for entry in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node}
+    for index, node in enumerate(graph.node):
+        flat = makers.get(node.input[0]) if node.op_type == "Gather" else None
+        if flat is None or flat.op_type != "Reshape" or constants.get(flat.input[1], np.empty(0)).tolist() != [-1]:
+            continue
+        order = constants.get(node.input[1])
+        if order is None or order.ravel().tolist() != list(range(order.size)):
+            raise ConversionError(subject(node), "changes the order of values, which is not supported")
+        shape = f"{node.output[0]}.shape"
+        # In a shape, 0 keeps the batch.
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, *order.shape[1:]], np.int64), shape))
+        graph.node[index].CopyFrom(
+            onnx.helper.make_node("Reshape", [flat.input[0], shape], list(node.output), node.name)
+        )
+        graph.node.remove(flat)
+        return _take_strides_as_shapes(model)
+    return None
 
 
 def _extents(entry: onnx.ValueInfoProto) -> tuple[int, ...]:

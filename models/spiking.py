@@ -69,20 +69,24 @@ def candidates(
 ) -> list[Candidate]:
     """Convert with more and more calibration for `steps` steps."""
     chain = subject.without_max
-    few = CORRECTING_IMAGES
-    normalised = calibrate.percentiles(chain, subject.given, percentile)
-    scaled = calibrate.scales(chain, subject.given, steps, percentile)
-    wanted = [array[:few] for array in subject.wanted]
-    corrected = calibrate.biases(chain, scaled, subject.values[:few], wanted, steps, target)
-    ways = {"percentile": normalised, "thresholds": scaled, "potentials and biases": corrected}
     expected = subject.wanted[-1].reshape(len(subject.values), -1).argmax(axis=1)
-    found = []
-    for step, settings in ways.items():
+
+    def tried(step: str, settings: Sequence[Setting]) -> Candidate:
         network = convert.convert(chain, settings, target)
         bench = measure.Bench(network)
         scores = bench.run(bench.encode(subject.values), steps).scores
-        found.append(Candidate(step, settings, network, measure.accuracy(scores, expected)))
-    return found
+        return Candidate(step, settings, network, measure.accuracy(scores, expected))
+
+    normalised = calibrate.percentiles(chain, subject.given, percentile)
+    found = [tried("percentile", normalised)]
+    trained = calibrate.ceilings(chain, normalised)
+    if any(stage.rectifier is not None and math.isfinite(stage.rectifier.ceiling) for stage in chain.stages):
+        found.insert(0, tried("ceilings", trained))
+    found.append(tried("thresholds", calibrate.scales(chain, subject.given, normalised, steps)))
+    few = CORRECTING_IMAGES
+    start, wanted = best(found, len(subject.values)).settings, [array[:few] for array in subject.wanted]
+    corrected = calibrate.biases(chain, start, subject.values[:few], wanted, steps, target)
+    return [*found, tried("potentials and biases", corrected)]
 
 
 def best(found: Sequence[Candidate], images: int) -> Candidate:

@@ -30,6 +30,8 @@ app.command()(calibrate.calibrate)
 app.command("compile")(offline.compile_model)
 app.command("import")(offline.import_net)
 app.command()(offline.trace)
+app.command()(offline.tune)
+app.command()(offline.compare)
 
 
 def _print_version(wanted: bool) -> None:

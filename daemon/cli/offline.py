@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import EXIT_USAGE, AsJson, fail, joules, print_json, print_table
+from daemon.cli.output import EXIT_USAGE, AsJson, fail, joules, print_json, print_table, trial_progress
+from daemon.repository import SHIPPED
 from hal.errors import HalError
 
 
@@ -111,7 +113,7 @@ def compile_model(
             command=f"jouled {' '.join(sys.argv[1:])}",
         )
         compiled = compiler.compile_file(network, calibration, options)
-        written = compiler.write(compiled, folder, replace=replace)
+        written = compiler.write_variants(compiled.variants, folder, replace=replace)
     names = [f"{each.model}/{each.version}/{each.variant}" for each in written]
     if json:
         findings = [vars(finding) for finding in compiled.findings]
@@ -130,6 +132,82 @@ def compile_model(
     print(f"The spiking network {compiled.capacity}.")
     for name in names:
         print(f"{name}: written")
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder model/version that jouled compile wrote.")],
+    calibration: Annotated[Path, typer.Option(help="Its data set, as for jouled compile.")],
+    out: Annotated[Path | None, typer.Option(help="The folder model/version to write; else the next version.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The folder of report and search; else tune-MODEL.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try, earlier runs included.")] = 60,
+    images: Annotated[int, typer.Option(min=50, help="How many images to calibrate on.")] = 1000,
+    max_loss: Annotated[float, typer.Option(min=0, help="Points that may be lost to the dense network.")] = 0.3,
+    min_accuracy: Annotated[float | None, typer.Option(min=0, max=1, help="A least accuracy instead.")] = None,
+    longest: Annotated[int, typer.Option(min=1, max=64, help="The most time steps.")] = 16,
+    reset: Annotated[Reset, typer.Option(help="As for jouled compile.")] = Reset.SUBTRACT,
+    json: AsJson = False,
+) -> None:
+    """Find thresholds, time steps and early exit of least energy; a search that was interrupted goes on."""
+    with _model_errors():
+        from models import tuning, tuning_report
+        from models.tune import Limits
+
+        folder = model.resolve()
+        place = report or Path(f"tune-{folder.parent.name}-{folder.name}")
+        limits = Limits(max_loss, min_accuracy, longest, reset.value)
+        command = f"jouled {' '.join(sys.argv[1:])}"
+        job = tuning.Job(folder, calibration, place, trials, images, limits, command)
+        with trial_progress() as progress:
+            found, written = tuning.tune_model(job, out.resolve() if out else tuning.next_version(folder), progress)
+    if json:
+        print_json(
+            {**found.as_json(), "artifacts": [f"{each.model}/{each.version}/{each.variant}" for each in written]}
+        )
+        return
+    print_table(f"{found.model}, on {found.held_out}", tuning_report.COLUMNS, found.cells())
+    print(
+        f"{found.ratio:.2f} times less dynamic energy than the comparable untuned network. {tuning_report.PROVENANCE}"
+    )
+    for name in ("report.md", "report.json", "pareto.png", "pareto.html"):
+        print(place / name)
+    for each in written:
+        print(f"{each.model}/{each.version}/{each.variant}: written")
+
+
+def compare(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder model/version, or a name in the repository.")],
+    data: Annotated[Path | None, typer.Option(help="The data set's folder: run its test images.")] = None,
+    repository: Annotated[Path, typer.Option(help="Where models are looked for by name.")] = SHIPPED,
+    out: Annotated[Path | None, typer.Option(help="Write compare.md, .json and .png into this folder.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare the spiking variant on Loihi with the dense one on the NCS2, both simulated, as the study does."""
+    with _model_errors():
+        from models import compare as comparing
+
+        found = comparing.compare(_version_folder(model, repository), data)
+        if out is not None:
+            comparing.write(found, out)
+    if json:
+        print_json(found.as_json())
+        return
+    print_table(f"{found.model}, all simulated", comparing.COLUMNS, found.cells())
+    print_table("times less than the DNN on the NCS2", ("", "power", "energy", "latency"), found.ratio_cells())
+    for line in (*(f"{device}: {source}." for device, source in comparing.PROVENANCE.items()), *found.reasons()):
+        print(line)
+
+
+def _version_folder(model: str, repository: Path) -> Path:
+    """Find the latest version of a model in a repository, or take a path as it is."""
+    if Path(model).is_dir():
+        return Path(model).resolve()
+    versions = [path for path in (repository / model).glob("*/") if path.name.isdecimal()] if model else []
+    if not versions:
+        known = sorted(path.name for path in repository.glob("*/") if any(path.glob("*/*/")))
+        near = difflib.get_close_matches(model, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"{repository} has {', '.join(known) or 'none'}"
+        fail(f"{model}: no such model; {hint}")
+    return max(versions, key=lambda path: int(path.name))
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,6 +12,7 @@ import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -72,6 +73,21 @@ def daemon_errors(where: object) -> Iterator[None]:
         if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
             fail(f"no daemon answers at {where}; start one with: jouled serve", EXIT_NO_DAEMON)
         fail(f"{code.name}: {details}")
+
+
+@contextmanager
+def trial_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
+    """Show a bar on a terminal: told how many trials are missing, it gives what is to be called after each."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("calibrating", total=None)
+
+        def begin(missing: int) -> Callable[[], None]:
+            progress.update(task, description="searching", total=missing)
+            return lambda: progress.advance(task)
+
+        yield begin
 
 
 def joules(nanojoules: float) -> str:

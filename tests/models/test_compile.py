@@ -258,7 +258,7 @@ def test_a_variant_that_cannot_be_written_takes_the_others_with_it(tmp_path: Pat
     results = compiler.compile_file(network, data, compiler.Options(images=64, steps=2))
     results.variants["snn"][1]["a" * 300] = b""
     with pytest.raises(OSError, match="too long"):
-        compiler.write(results, tmp_path / "zoo" / "digits" / "1")
+        compiler.write_variants(results.variants, tmp_path / "zoo" / "digits" / "1")
     assert [path.name for path in (tmp_path / "zoo").rglob("*")] == ["digits", "1"]
 
 

@@ -118,7 +118,8 @@ def test_convolutions_and_pooling_approach_the_chain(seed: int) -> None:
 def test_ceiling_is_the_scale() -> None:
     """A rectifier that was trained with a ceiling fires at every step when it reaches it."""
     chain = random_chain(0, ceiling=0.75)
-    settings = calibrate.scales(chain, pooling.activations(chain, np.ones((2, 2, 9, 9), np.float32)), 8)
+    activations = pooling.activations(chain, np.ones((2, 2, 9, 9), np.float32))
+    settings = calibrate.ceilings(chain, calibrate.percentiles(chain, activations, 99))
     assert settings[0].scale.ravel().tolist() == [0.75]
     assert settings[2].scale.ravel().tolist() == [0.75]
 

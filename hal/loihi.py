@@ -61,13 +61,16 @@ class Loihi:
         self._resident: dict[str, Resident] = {}
         self._probe: Optional[Any] = None
         try:
-            from hal.lava import network
             from hal.lava import silicon as access
+
+            if silicon:
+                # Before the rest of Lava, which takes half a second: the daemon looks for a missing board every few.
+                access.reach(name, partition, board)
+            from hal.lava import network
         except ImportError as error:
             raise DeviceUnavailable(name, Reason.NO_RUNTIME, str(error)) from None
         self._network = network
         if silicon:
-            access.reach(name, partition, board)
             self._probe = access.power_probe()
         self._watts = access.watts
         without_probe = Provenance.MODELLED if silicon else Provenance.SIMULATED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from daemon.inputs import check_constraints, check_tensor, decode_image
 from daemon.ledger import Energy
 from daemon.points import Model
 from daemon.status import CODES, abort
+from daemon.streams import answer_each
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyReply]
     StreamContext = grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyStreamReply]
-
-# How many requests of one stream are served at the same time; further ones wait in the transport.
-STREAM_CONCURRENCY = 64
 
 
 class Classifier(jouled_pb2_grpc.ClassifierServicer):
@@ -50,24 +47,15 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
         self, requests: AsyncIterator[pb.ClassifyRequest], context: StreamContext
     ) -> None:
         """Answer requests of a stream as they become ready."""
-        slots = asyncio.Semaphore(STREAM_CONCURRENCY)
-        writing = asyncio.Lock()
 
-        async def serve(request: pb.ClassifyRequest) -> None:
+        async def outcome(request: pb.ClassifyRequest) -> pb.ClassifyStreamReply:
             try:
-                outcome = pb.ClassifyStreamReply(reply=await self._classify(request, None))
+                return pb.ClassifyStreamReply(reply=await self._classify(request, None))
             except RequestError as error:
                 code: int = CODES[type(error)].value[0]
-                outcome = pb.ClassifyStreamReply(error=pb.Error(code=code, message=str(error), tag=request.tag))
-            # gRPC fails a call that is written to twice at a time. A slow reader holds its slots.
-            async with writing:
-                await context.write(outcome)
-            slots.release()
+                return pb.ClassifyStreamReply(error=pb.Error(code=code, message=str(error), tag=request.tag))
 
-        async with asyncio.TaskGroup() as group:
-            async for request in requests:
-                await slots.acquire()
-                group.create_task(serve(request))
+        await answer_each(requests, outcome, context.write)
 
     async def _classify(self, request: pb.ClassifyRequest, remaining_seconds: float | None) -> pb.ClassifyReply:
         model = self._dispatcher.fleet.find(request.model, request.version)

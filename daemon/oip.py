@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 
+from daemon import oip_models
 from daemon.clock import NANO, Clock
 from daemon.config import Server
 from daemon.dispatcher import Answer, Dispatcher
 from daemon.errors import InvalidRequest, RequestError
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
+from daemon.oip_models import DATATYPES
 from daemon.points import Model
 from daemon.router import Constraints
 from daemon.status import abort
+from daemon.streams import answer_each
 from daemon.version import VERSION
 from protos import open_inference_pb2 as pb
 from protos import open_inference_pb2_grpc
@@ -26,21 +30,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Context = grpc.aio.ServicerContext[pb.ModelInferRequest, bytes]
+    StreamContext = grpc.aio.ServicerContext[pb.ModelInferRequest, bytes]
     AnyContext = grpc.aio.ServicerContext[object, object]
 
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 CLASSIFICATION = "classification"
-PLATFORM = "jouled"
+# The tag of `infer_response` on the wire: field 2, length-delimited.
+INFER_RESPONSE = 2 << 3 | 2
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 def add_to_server(servicer: OpenInference, server: grpc.aio.Server) -> None:
-    """Offer the protocol. What `ModelInfer` gives is serialised already."""
+    """Offer the protocol. What inference gives is serialised already."""
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     infer = grpc.unary_unary_rpc_method_handler(
         servicer.ModelInfer, request_deserializer=pb.ModelInferRequest.FromString
     )
-    server.add_registered_method_handlers(SERVICE, {"ModelInfer": infer})  # type: ignore[attr-defined]
+    stream = grpc.stream_stream_rpc_method_handler(
+        servicer.ModelStreamInfer, request_deserializer=pb.ModelInferRequest.FromString
+    )
+    handlers = {"ModelInfer": infer, "ModelStreamInfer": stream}
+    server.add_registered_method_handlers(SERVICE, handlers)  # type: ignore[attr-defined]
 
 
 class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
@@ -83,34 +92,54 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             model = self._dispatcher.fleet.find(request.name, request.version)
         except RequestError as error:
             await abort(context, error)
-        spec, metadata = model.manifest.input, pb.ModelMetadataResponse.TensorMetadata
-        properties = {}
-        for point in model.points:
-            key = f"{point.variant}.{point.device}.{point.steps}" + (f".margin{point.margin}" if point.margin else "")
-            properties[f"{key}.energy_joules"] = repr(point.dynamic_nanojoules / NANO)
-            properties[f"{key}.energy_provenance"] = point.provenance
-            properties[f"{key}.accuracy"] = repr(point.accuracy)
-            properties[f"{point.variant}.artifact_digest"] = point.digest
-        return pb.ModelMetadataResponse(
-            name=model.name,
-            versions=sorted(self._dispatcher.fleet.models[model.name], key=int),
-            platform=PLATFORM,
-            inputs=[metadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=[-1, *spec.shape])],
-            outputs=[metadata(name=model.manifest.output, datatype="FP32", shape=[-1, len(model.manifest.labels)])],
-            properties=properties,
-        )
+        return oip_models.metadata(model, self._dispatcher.fleet.models[model.name])
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: AnyContext) -> pb.ModelConfigResponse:  # noqa: N802
+        """Give a model's configuration as Triton would."""
+        try:
+            model = self._dispatcher.fleet.find(request.name, request.version)
+        except RequestError as error:
+            await abort(context, error)
+        return oip_models.config(model, self._server.batch_limit)
+
+    async def RepositoryIndex(  # noqa: N802
+        self, request: pb.RepositoryIndexRequest, context: AnyContext
+    ) -> pb.RepositoryIndexResponse:
+        """List the versions of all models, or those that are served."""
+        fleet = self._dispatcher.fleet
+        models = (model for versions in fleet.models.values() for model in versions.values())
+        wanted = [model for model in models if not request.ready or fleet.serves(model)]
+        return pb.RepositoryIndexResponse(models=oip_models.index(wanted, fleet.serves))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
         """Answer one request of one or more images."""
         try:
-            model = self._dispatcher.fleet.find(request.model_name, request.model_version)
-            classes = _classes(request, model)
-            images = _images(request, model, self._server.batch_limit)
-            wanted = self._wanted(request, context.time_remaining(), len(images))
-            answer = await self._dispatcher.classify(model.points, images, wanted)
-            return _response(request, model, answer, classes)
+            return await self._infer(request, context.time_remaining())
         except RequestError as error:
             await abort(context, error)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+    ) -> None:
+        """Answer requests of a stream as they become ready; the request's id tells which one each answers."""
+
+        async def outcome(request: pb.ModelInferRequest) -> bytes:
+            try:
+                return _within_stream(await self._infer(request, None))
+            except RequestError as error:
+                refused = pb.ModelStreamInferResponse(error_message=str(error))
+                refused.infer_response.id = request.id
+                return refused.SerializeToString()
+
+        await answer_each(requests, outcome, context.write)
+
+    async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> bytes:
+        model = self._dispatcher.fleet.find(request.model_name, request.model_version)
+        classes = _classes(request, model)
+        images = _images(request, model, self._server.batch_limit)
+        wanted = self._wanted(request, remaining_seconds, len(images))
+        answer = await self._dispatcher.classify(model.points, images, wanted)
+        return _response(request, model, answer, classes)
 
     def _wanted(self, request: pb.ModelInferRequest, remaining_seconds: float | None, images: int) -> Constraints:
         """Read what a request asks for in its parameters, of which most have none."""
@@ -205,6 +234,16 @@ def _response(request: pb.ModelInferRequest, model: Model, answer: Answer, class
     )  # fmt: skip
     own = pb.ModelInferResponse(id=request.id, raw_output_contents=[raw])
     return common + _joules(energy) + own.SerializeToString()
+
+
+def _within_stream(response: bytes) -> bytes:
+    """Put a serialised response into a message of a stream: a field is its number, its length and its bytes."""
+    length, header = len(response), bytearray([INFER_RESPONSE])
+    while length > 0x7F:
+        header.append(length & 0x7F | 0x80)
+        length >>= 7
+    header.append(length)
+    return bytes(header) + response
 
 
 def _ranked(scores: NDArray[np.float32], labels: tuple[str, ...], classes: int) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -284,3 +285,54 @@ def test_method_that_is_not_offered(daemon: Daemon) -> None:
         call(b"", timeout=CALL_SECONDS)
     assert isinstance(caught.value, grpc.Call)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_config_is_tritons(daemon: Daemon) -> None:
+    """Shapes leave the batch out, whose limit stands beside them."""
+    config = daemon.inference.ModelConfig(oip.ModelConfigRequest(name="digits"), timeout=CALL_SECONDS).config
+    assert (config.name, config.backend, config.max_batch_size) == ("digits", "jouled", 64)
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
+        ("image", oip.TYPE_UINT8, [8, 8])
+    ]
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.output] == [("scores", oip.TYPE_FP32, [10])]
+
+
+def test_config_of_an_unknown_model_is_refused(daemon: Daemon) -> None:
+    """So is that of an unknown version."""
+    for request in (oip.ModelConfigRequest(name="letters"), oip.ModelConfigRequest(name="digits", version="9")):
+        found = refusal(partial(daemon.inference.ModelConfig, request, timeout=CALL_SECONDS))
+        assert found.code is NOT_FOUND
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_index_lists_what_is_served(daemon: Daemon, *, ready: bool) -> None:
+    """Each version of each model is there with its state."""
+    reply = daemon.inference.RepositoryIndex(oip.RepositoryIndexRequest(ready=ready), timeout=CALL_SECONDS)
+    assert ("digits", "1", "READY") in {(each.name, each.version, each.state) for each in reply.models}
+
+
+def test_a_stream_answers_each_request_and_goes_on_after_an_error(daemon: Daemon, held_out: digits.Part) -> None:
+    """Replies carry the ids of their requests; one that is refused does not end the stream."""
+    requests = [digit_infer(held_out.images[index : index + 1]) for index in range(40)]
+    for index, request in enumerate(requests):
+        request.id = str(index)
+    requests[7].model_name = "letters"
+    replies = list(daemon.inference.ModelStreamInfer(iter(requests), timeout=CALL_SECONDS))
+    errors = [(reply.infer_response.id, reply.error_message) for reply in replies if reply.error_message]
+    assert errors == [("7", "no model 'letters'")]
+    answers = {reply.infer_response.id: reply.infer_response for reply in replies if not reply.error_message}
+    assert set(answers) == {str(index) for index in range(40)} - {"7"}
+    labels = [int(scores(answers[str(index)]).argmax()) for index in (0, 1, 2)]
+    assert labels == [int(infer_label(daemon, held_out.images[index : index + 1])) for index in (0, 1, 2)]
+
+
+def infer_label(daemon: Daemon, image: NDArray[np.uint8]) -> int:
+    """Ask for one label without a stream."""
+    return int(scores(infer(daemon, digit_infer(image))).argmax())
+
+
+def test_a_stream_carries_large_responses(daemon: Daemon, held_out: digits.Part) -> None:
+    """A batch of 64 images has a response whose length takes several bytes on the wire."""
+    (reply,) = daemon.inference.ModelStreamInfer(iter([digit_infer(held_out.images[:64])]), timeout=CALL_SECONDS)
+    assert scores(reply.infer_response).shape == (64, 10)
+    assert not reply.error_message

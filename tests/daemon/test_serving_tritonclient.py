@@ -84,6 +84,18 @@ def test_classifies_a_digit(session: dict[str, Any]) -> None:
     assert session["energy_joules"] > 0
 
 
+def test_config_and_index(session: dict[str, Any]) -> None:
+    """The client reads the model's configuration, and the index of models."""
+    assert session["config"]["max_batch_size"] == 64
+    assert session["config"]["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "dims": ["8", "8"]}]
+    assert {"name": "digits", "version": "1", "state": "READY"} in session["index"]
+
+
+def test_streams(session: dict[str, Any]) -> None:
+    """The client gets the same label over a stream."""
+    assert session["streamed"] == session["label"]
+
+
 def test_classification_extension(session: dict[str, Any]) -> None:
     """The client gets ranked labels."""
     ranked = [text.split(":") for text in session["ranked"]]

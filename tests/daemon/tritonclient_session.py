@@ -6,6 +6,7 @@ Runs in an environment of its own: tritonclient's generated modules and this pro
 from __future__ import annotations
 
 import json
+import queue
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ def main(address: str, file: str) -> None:
         "unknown_ready": client.is_model_ready("letters"),
         "server": client.get_server_metadata(as_json=True),
         "model": client.get_model_metadata("digits", as_json=True),
+        "config": client.get_model_config("digits", as_json=True)["config"],
+        "index": client.get_model_repository_index(as_json=True)["models"],
+        "streamed": streamed(client, image),
         "id": plain.get_response().id,
         "shape": plain.as_numpy("scores").shape,
         "label": int(plain.as_numpy("scores").argmax()),
@@ -47,6 +51,16 @@ def main(address: str, file: str) -> None:
     }
     client.close()
     print(json.dumps(found))  # noqa: T201
+
+
+def streamed(client: Any, image: Any) -> int:
+    """Classify over a stream."""
+    replies: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: replies.put((result, error)))
+    client.async_stream_infer("digits", [tensor(image)], request_id="streamed")
+    result, error = replies.get(timeout=30)
+    client.stop_stream()
+    return -1 if error else int(result.as_numpy("scores").argmax())
 
 
 def tensor(values: Any, datatype: str = "UINT8", name: str = "image") -> Any:

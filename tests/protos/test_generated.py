@@ -47,6 +47,18 @@ FIELDS = {
         "model_name": 1, "model_version": 2, "id": 3, "parameters": 4, "outputs": 5, "raw_output_contents": 6,
     },
     "ModelInferResponse.InferOutputTensor": {"name": 1, "datatype": 2, "shape": 3, "parameters": 4, "contents": 5},
+    "ModelStreamInferResponse": {"error_message": 1, "infer_response": 2},
+    "ModelConfigRequest": {"name": 1, "version": 2},
+    "ModelConfigResponse": {"config": 1},
+    "ModelConfig": {
+        "name": 1, "platform": 2, "version_policy": 3, "max_batch_size": 4, "input": 5, "output": 6, "backend": 17,
+    },
+    "ModelInput": {"name": 1, "data_type": 2, "dims": 4},
+    "ModelOutput": {"name": 1, "data_type": 2, "dims": 3},
+    "ModelVersionPolicy": {"latest": 1, "all": 2},
+    "RepositoryIndexRequest": {"repository_name": 1, "ready": 2},
+    "RepositoryIndexResponse": {"models": 1},
+    "RepositoryIndexResponse.ModelIndex": {"name": 1, "version": 2, "state": 3, "reason": 4},
 }  # fmt: skip
 TYPES = {
     "ServerLiveResponse.live": "bool",

@@ -67,19 +67,29 @@ class OperatingPoint(Struct, frozen=True):
 
 
 class Origin(Struct, frozen=True):
-    """Where the artifact's figures come from."""
+    """Where the artifact's figures come from. `training` says how the network was trained, and how long it took."""
 
     data: str
     held_out: str
     accuracy: str
     command: str
+    training: str = ""
+
+
+class Energy(Struct, frozen=True):
+    """What one image took on a device by the models of `hal.energy` when the artifact was written: simulated."""
+
+    driver: str
+    dynamic_joules: Annotated[float, msgspec.Meta(ge=0)]
+    steps: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    margin: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)] = 0
 
 
 class Manifest(Struct, frozen=True):
     """What an artifact says of itself. `files` maps each other file to its SHA-256 in hexadecimal.
 
     `drivers` are those that it is made for, all of its kind where empty. `unverified` are those whose runtime has not
-    loaded it yet.
+    loaded it yet. `energy` is for readers: the daemon prices operating points itself.
     """
 
     format: int
@@ -94,6 +104,7 @@ class Manifest(Struct, frozen=True):
     multiplies: Count = 0
     drivers: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
+    energy: tuple[Energy, ...] = ()
 
 
 @dataclass(frozen=True)

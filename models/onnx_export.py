@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The newest pair that OpenVINO 2021.4 reads, the last release to drive the NCS2.
 OPSET, IR_VERSION = 11, 6
 INPUT, OUTPUT = "image", "scores"
+BYTE_LIMIT = 127
 
 
 def dense_classifier(
@@ -41,12 +42,13 @@ def dense_classifier(
     return export(Chain(name, shape, tuple(stages)))
 
 
-def export(chain: Chain, *, every_stage: bool = False) -> onnx.ModelProto:
+def export(chain: Chain, *, every_stage: bool = False, compact: bool = False) -> onnx.ModelProto:
     """Give the model of pictures (batch, C, H, W) in [0, 1] to scores (batch, classes).
 
-    With `every_stage` it gives what every stage gives, in their order.
+    With `every_stage` it gives what every stage gives, in their order. With `compact`, weights are stored in 8 bits,
+    with a scale for each output, and computed with in floats.
     """
-    writer = _Writer()
+    writer = _Writer(compact=compact)
     value, flat = INPUT, False
     outputs = []
     for index, stage in enumerate(chain.stages):
@@ -81,7 +83,8 @@ def export(chain: Chain, *, every_stage: bool = False) -> onnx.ModelProto:
 class _Writer:
     """Nodes and constants, each named after the index of its stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compact: bool) -> None:
+        self.compact = compact
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -93,6 +96,16 @@ class _Writer:
         self.constants.append(onnx.numpy_helper.from_array(np.asarray(numbers, np.float32), name))
         return name
 
+    def weight(self, name: str, numbers: NDArray[np.float64]) -> str:
+        """Store weights (out, ...) and give the name of their float32 form."""
+        if not self.compact:
+            return self.constant(name, numbers)
+        rows = np.abs(numbers).reshape(len(numbers), -1).max(axis=1).reshape(-1, *[1] * (numbers.ndim - 1))
+        scale = np.where(rows > 0, rows, 1.0) / BYTE_LIMIT
+        self.constants.append(onnx.numpy_helper.from_array(np.rint(numbers / scale).astype(np.int8), f"{name}.bytes"))
+        floats = self.add("Cast", [f"{name}.bytes"], f"{name}.floats", to=onnx.TensorProto.FLOAT)
+        return self.add("Mul", [floats, self.constant(f"{name}.scale", scale)], name)
+
     def operation(self, operation: Dense | Conv | Pool, value: str, index: int, *, last: bool) -> str:
         if isinstance(operation, Pool):
             kind = "MaxPool" if operation.kind == "max" else "AveragePool"
@@ -100,7 +113,7 @@ class _Writer:
                 kind, [value], f"pool{index}", kernel_shape=list(operation.kernel), strides=list(operation.stride)
             )
         kind = "dense" if isinstance(operation, Dense) else "conv"
-        weight = self.constant(f"{kind}{index}.weight", operation.weight)
+        weight = self.weight(f"{kind}{index}.weight", operation.weight)
         if isinstance(operation, Dense):
             bias = self.constant(f"dense{index}.bias", operation.bias.ravel())
             return self.add("Gemm", [value, weight, bias], OUTPUT if last else f"dense{index}", transB=1)

@@ -28,11 +28,12 @@ JOB = job.Job(
     name="cifar10",
     shape=(3, 32, 32),
     convolutions=(
-        Conv(64, 6, 2, 2), Conv(64, 3, 1, 1), Conv(128, 3, 2, 1), Conv(160, 3, 1, 1),
+        Conv(64, 4, 2, 1), Conv(64, 3, 1, 1), Conv(128, 3, 2, 1), Conv(160, 3, 1, 1),
         Conv(256, 3, 2, 1), Conv(256, 3, 1, 1),
     ),
     levels=8,
-    recipe=Recipe(epochs=36, steps=16, learning_rate=0.2, weight_decay=5e-4, augment=shift_and_mirror),
+    recipe=Recipe(epochs=18, steps=16, learning_rate=0.2, weight_decay=5e-4, augment=shift_and_mirror, spiking_epochs=1,
+        spiking_steps=8),
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     Split = Callable[[Path], tuple[Images, Images]]
 
 CLASSES = 10
+# Enough of them to know how patches of all of them vary.
+PATCHED_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Job:
     levels: int
     recipe: recipe.Recipe
 
-    def build(self) -> nn.Sequential:
-        """Build the network with the weights that the seed gives."""
+    def build(self, images: Images) -> nn.Sequential:
+        """Build the network with the weights that the seed and the training images give."""
         torch.manual_seed(self.recipe.seed)
-        return rates.build(self.shape, self.convolutions, CLASSES, self.levels)
+        network = rates.build(self.shape, self.convolutions, CLASSES, self.levels)
+        rates.whiten(network, rates.encode(torch.tensor(images.pixels[:PATCHED_IMAGES]), self.recipe.steps))
+        return network
 
 
 def main(job: Job, splits: Mapping[str, Split]) -> None:
@@ -58,8 +63,11 @@ def main(job: Job, splits: Mapping[str, Split]) -> None:
         images, held_out = splits[arguments.split](arguments.data)
     except DataError as error:
         parser.error(str(error))
-    network = job.build()
+    network = job.build(images)
     checkpoint = arguments.out.with_suffix(".checkpoint")
+    started = time.process_time()
     recipe.fit(network, images, held_out, job.recipe, checkpoint, compiled=arguments.compile)
-    rates.export(network, job.shape, arguments.out)
-    print(f"{arguments.out}: written; {checkpoint} can go")
+    deployed = rates.deployed(network)
+    recipe.adapt(deployed, images, held_out, job.recipe)
+    rates.export(deployed, job.shape, arguments.out)
+    print(f"{arguments.out}: written, {time.process_time() - started:.0f} s of processor time; {checkpoint} can go")

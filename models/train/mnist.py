@@ -25,9 +25,11 @@ def distort(pixels: torch.Tensor) -> torch.Tensor:
 JOB = job.Job(
     name="mnist",
     shape=(1, 28, 28),
-    convolutions=(Conv(32, 5, 2, 2), Conv(64, 3, 2, 1), Conv(128, 3, 2, 1)),
+    convolutions=(Conv(32, 5, 2, 2), Conv(64, 3, 1, 1), Conv(96, 3, 2, 1), Conv(128, 3, 2, 1)),
     levels=8,
-    recipe=Recipe(epochs=20, steps=8, learning_rate=0.1, weight_decay=5e-4, augment=distort),
+    recipe=Recipe(
+        epochs=12, steps=8, learning_rate=0.1, weight_decay=5e-4, augment=distort, spiking_epochs=2, spiking_steps=8
+    ),
 )
 
 

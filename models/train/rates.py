@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 if TYPE_CHECKING:
@@ -92,10 +93,27 @@ def build(shape: Shape, convolutions: Sequence[Conv], classes: int, levels: int)
         nn.init.constant_(normalisation.weight, INITIAL_SCALE)
         nn.init.constant_(normalisation.bias, INITIAL_SHIFT)
         convolution = nn.Conv2d(channels, plan.channels, plan.kernel, plan.stride, plan.padding, bias=False)
+        # The first channels begin as copies, so that a deep chain learns from the first step on.
+        nn.init.dirac_(convolution.weight.data[:channels])
         stages.append(nn.Sequential(convolution, normalisation, Rate(levels)))
         channels = plan.channels
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Gain(1 / INITIAL_SCALE), nn.Linear(channels, classes))
     return nn.Sequential(*stages, head).to(memory_format=torch.channels_last)
+
+
+def whiten(network: nn.Sequential, pictures: torch.Tensor) -> None:
+    """Let the first convolution begin with the directions in which patches of (N, C, H, W) `pictures` vary most.
+
+    With their negatives, since an activation has no sign. K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
+    2024, finds that it halves the training.
+    """
+    first = network[0][0]
+    patches = functional.unfold(pictures, first.kernel_size, stride=first.stride).transpose(1, 2)
+    patches = patches.reshape(-1, patches.shape[2])
+    _, directions = torch.linalg.eigh(torch.cov(patches.T))
+    half = first.out_channels // 2
+    filters = directions.T.flip(0)[:half].reshape(half, *first.weight.shape[1:])
+    first.weight.data = torch.cat([filters, -filters]).to(memory_format=torch.channels_last)
 
 
 def deployed(network: nn.Sequential) -> nn.Sequential:
@@ -112,9 +130,9 @@ def deployed(network: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*stages, average, flatten, scores).eval()
 
 
-def export(network: nn.Sequential, shape: Shape, path: Path) -> None:
-    """Write the ONNX of the deployed network: a (1, C, H, W) picture in [0, 1] to scores, weights embedded."""
+def export(deployed: nn.Sequential, shape: Shape, path: Path) -> None:
+    """Write the ONNX of a deployed network: a (1, C, H, W) picture in [0, 1] to scores, weights embedded."""
     torch.onnx.export(
-        deployed(network), (torch.zeros(1, *shape),), path, input_names=["image"], output_names=["scores"],
+        deployed, (torch.zeros(1, *shape),), path, input_names=["image"], output_names=["scores"],
         external_data=False, verbose=False,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from models.train import rates
+from models.train import rates, spikes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +26,26 @@ MOMENTUM = 0.9
 LABEL_SMOOTHING = 0.1
 # The share of the steps in which the learning rate rises to its peak; then it falls to 0.
 WARM_UP = 0.15
+# When it learns from its spikes, with the normalisation in its weights, it starts at this learning rate.
+SPIKING_RATE = 0.005
+SPIKING_WEIGHT_DECAY = 1e-4
 TEST_BATCH = 500
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: with the input of `steps` time steps, `epochs` times over the images, in batches of `batch`."""
+    """How to train: with the input of `steps` time steps, `epochs` times over the images, in batches of `batch`.
+
+    Then the network learns from its own spikes, in `spiking_steps` steps, for `spiking_epochs` epochs.
+    """
 
     epochs: int
     steps: int
     learning_rate: float
     weight_decay: float
     augment: Augment
+    spiking_epochs: int
+    spiking_steps: int
     batch: int = 256
     seed: int = 0
 
@@ -84,6 +92,31 @@ def fit(
         )
 
 
+def adapt(deployed: nn.Sequential, images: Images, held_out: Images, recipe: Recipe) -> None:
+    """Let a deployed network learn from what it does when it spikes."""
+    spiking = spikes.Spiking(deployed, recipe.spiking_steps)
+    pixels, labels = torch.tensor(images.pixels), torch.tensor(images.labels)
+    optimizer = torch.optim.SGD(
+        deployed.parameters(), SPIKING_RATE, momentum=MOMENTUM, nesterov=True, weight_decay=SPIKING_WEIGHT_DECAY
+    )
+    batches = len(labels) // recipe.batch
+    for epoch in range(recipe.spiking_epochs):
+        started, loss_sum = time.perf_counter(), 0.0
+        order = torch.randperm(len(labels))
+        for index in range(batches):
+            progress = (epoch * batches + index) / (recipe.spiking_epochs * batches)
+            for group in optimizer.param_groups:
+                group["lr"] = SPIKING_RATE * (1 - progress)
+            chosen = order[index * recipe.batch : (index + 1) * recipe.batch]
+            loss_sum += _learn(spiking, optimizer, recipe.augment(pixels[chosen]), labels[chosen])
+        print(
+            f"epoch {epoch + 1} of {recipe.spiking_epochs} with {recipe.spiking_steps} steps: "
+            f"loss {loss_sum / batches:.4f}, held out {_share_right(spiking, held_out):.4f}, "
+            f"{time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+
+
 def _step(
     forward: Callable[[torch.Tensor], torch.Tensor],
     optimizer: torch.optim.Optimizer,
@@ -92,26 +125,41 @@ def _step(
     labels: torch.Tensor,
 ) -> float:
     pictures = rates.encode(recipe.augment(pixels), recipe.steps)
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    return _learn(forward, optimizer, pictures.contiguous(memory_format=torch.channels_last), labels)
+
+
+def _learn(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    pictures: torch.Tensor,
+    labels: torch.Tensor,
+) -> float:
     with torch.autocast("cpu", torch.bfloat16):
         scores = forward(pictures)
     loss = functional.cross_entropy(scores.float(), labels, label_smoothing=LABEL_SMOOTHING)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return float(loss.item())
+    figure: float = loss.item()
+    return figure
 
 
-@torch.no_grad()
 def accuracy(network: nn.Sequential, images: Images, steps: int) -> float:
     """Give the share of images that the network of PyTorch gets right."""
     network.eval()
+    share: float = _share_right(
+        lambda pixels: network(rates.encode(pixels, steps).contiguous(memory_format=torch.channels_last)), images
+    )
+    return share
+
+
+@torch.no_grad()
+def _share_right(forward: Callable[[torch.Tensor], torch.Tensor], images: Images) -> float:
     right = 0
     for start in range(0, len(images), TEST_BATCH):
-        pictures = rates.encode(torch.tensor(images.pixels[start : start + TEST_BATCH]), steps)
         with torch.autocast("cpu", torch.bfloat16):
-            best = network(pictures.contiguous(memory_format=torch.channels_last)).argmax(1)
-        right += int((best == torch.from_numpy(images.labels[start : start + TEST_BATCH])).sum())
+            best = forward(torch.tensor(images.pixels[start : start + TEST_BATCH])).argmax(1)
+        right += int((best == torch.tensor(images.labels[start : start + TEST_BATCH])).sum())
     return right / len(images)
 
 

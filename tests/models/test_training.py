@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from hal.snn import reference
+from hal.snn.network import Conv, Encoder, Layer, Lif, Network
 from models.data.images import Images
 
 if TYPE_CHECKING:
@@ -46,7 +48,14 @@ def _job(epochs: int) -> Job:
         convolutions=(rates.Conv(8, 3, 2, 1), rates.Conv(8, 4, 4, 0)),
         levels=8,
         recipe=recipe.Recipe(
-            epochs=epochs, steps=8, learning_rate=0.1, weight_decay=1e-4, augment=lambda pixels: pixels, batch=32
+            epochs=epochs,
+            steps=8,
+            learning_rate=0.1,
+            weight_decay=1e-4,
+            augment=lambda pixels: pixels,
+            batch=32,
+            spiking_epochs=2,
+            spiking_steps=4,
         ),
     )
 
@@ -58,10 +67,12 @@ def test_trained_network_is_exported(tmp_path: Path) -> None:
     from models.train import rates, recipe
 
     job, images = _job(8), _bright_side(256)
-    network = job.build()
+    network = job.build(images)
     recipe.fit(network, images, images, job.recipe, tmp_path / "sides.checkpoint")
     assert recipe.accuracy(network, images, 8) > 0.95
-    rates.export(network, SHAPE, tmp_path / "sides.onnx")
+    deployed = rates.deployed(network)
+    recipe.adapt(deployed, images, images, job.recipe)
+    rates.export(deployed, SHAPE, tmp_path / "sides.onnx")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["sides.checkpoint", "sides.onnx"]
     kinds = [node.op_type for node in onnx.load(tmp_path / "sides.onnx").graph.node]
     assert [kind for kind in kinds if kind in {"Conv", "BatchNormalization", "Clip", "Gemm"}] == [
@@ -69,8 +80,31 @@ def test_trained_network_is_exported(tmp_path: Path) -> None:
     ]  # fmt: skip
     with torch.no_grad():
         pictures = torch.from_numpy(images.pixels / np.float32(255))
-        rounded, clipped = network.eval()(pictures), rates.deployed(network)(pictures)
+        rounded, clipped = network.eval()(pictures), deployed(pictures)
     assert float((rounded.argmax(1) == clipped.argmax(1)).float().mean()) > 0.95
+
+
+def test_spikes_are_those_of_the_daemon() -> None:
+    """Neurons of PyTorch fire as those of the engine do: input, convolution and reset by subtraction."""
+    import torch
+
+    from models.train import spikes
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 1, 4, 4), dtype=np.uint8)
+    bias = reference.encode(Encoder(2040.0, 2040.5), pixels / 255.0)
+    weight = 2 * rng.integers(-100, 100, (5, 1, 3, 3)).astype(np.int16)
+    neurons = Lif(200, reset="subtract", initial_voltage=200 << 5)
+    layers = (
+        Layer("in", (1, 4, 4), Lif(4080, reset="subtract", initial_voltage=4080 << 5)),
+        Layer("out", (5, 2, 2), neurons, Conv(weight)),
+    )
+    traces = reference.run(Network(Encoder(2040.0, 2040.5), layers), bias, 9, trace=True).traces
+    sent = spikes.encode(torch.tensor(pixels), 9)
+    np.testing.assert_array_equal(sent.numpy(), traces["in"].spikes)
+    currents = torch.nn.functional.conv2d(sent.flatten(0, 1), torch.tensor(weight / 200.0).float())
+    fired = spikes.fire(currents.unflatten(0, (9, 3)))
+    assert float((fired.numpy() == traces["out"].spikes).mean()) > 0.98
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -80,14 +114,14 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     from models.train import recipe
 
     job, images = _job(2), _bright_side(64)
-    whole, first = job.build(), None
+    whole, first = job.build(images), None
     recipe.fit(whole, images, images, job.recipe, tmp_path / "whole")
-    first = job.build()
+    first = job.build(images)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "_save", _stop_after(recipe._save))
         with pytest.raises(KeyboardInterrupt):
             recipe.fit(first, images, images, job.recipe, tmp_path / "parts")
-    second = job.build()
+    second = job.build(images)
     recipe.fit(second, images, images, job.recipe, tmp_path / "parts")
     for expected, actual in zip(whole.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(actual, expected)

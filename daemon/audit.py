@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daemon.dispatcher import STATUS
+from daemon.errors import STATUS
 from daemon.history import History
 from daemon.journal_store import LOST, MAINTENANCE, RUNNING
 from daemon.windows import worst_bursts, worst_windows

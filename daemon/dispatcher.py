@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +12,7 @@ from daemon.budget import Budget, Limit, limit_of
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
 from daemon.errors import (
+    STATUS,
     DeadlinePassed,
     NoCandidate,
     NotFound,
@@ -33,20 +33,13 @@ from daemon.power import Power, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
 from daemon.settlement import Settlement
 from daemon.switchboard import STEP_SECONDS, Switchboard
+from daemon.waiting import WaitingLine
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-STATUS = {
-    DeadlinePassed: "deadline",
-    NoCandidate: "no_candidate",
-    OverBudget: "over_budget",
-    Overloaded: "overloaded",
-    Unavailable: "unavailable",
-}
 
 
 class Answer(NamedTuple):
@@ -116,7 +109,7 @@ class Dispatcher:
         self._clock = clock
         self._unix = unix
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = WaitingLine()
         self._flying: dict[Job, _Flight] = {}
         supplies = [
             Supply(lane.name, lane.static_watts, lane.reopening, since=clock()) for lane in fleet.lanes.values()
@@ -135,7 +128,7 @@ class Dispatcher:
             lane.gave_up = partial(self._take_back, lane.name)
         fleet.came_up = self.switchboard.found
         self._books = metering.books
-        self.settlement = Settlement(self.budget, self._books, journal, clock, self._wake)
+        self.settlement = Settlement(self.budget, self._books, journal, clock, self._waiting.wake)
         metering.closed = self.settlement.close
         self.reign = 0
         self.static_changed()
@@ -169,8 +162,7 @@ class Dispatcher:
         for job in list(self._flying):
             self._recall(job)
         self.switchboard.step(policy)
-        for turn in self._waiting:
-            _set(turn)
+        self._waiting.wake_all()
         return previous
 
     def check_policies(self, policies: dict[str, PolicyConfig]) -> None:
@@ -204,7 +196,7 @@ class Dispatcher:
 
     def settled(self) -> None:
         """Let those who wait look again: the budget has settled something."""
-        self._wake()
+        self._waiting.wake()
 
     async def watch_power(self) -> None:
         """Power idle devices down and others up, for ever."""
@@ -324,7 +316,7 @@ class Dispatcher:
                     with_failures(energy, flight.failed_nanojoules), seconds, queued, journaled,
                 )
             )  # fmt: skip
-        self._wake()
+        self._waiting.wake()
 
     def _settle(self, flight: _Flight, job: Job, outcome: Outcome) -> Energy | None:
         """Turn a reservation into what was spent; an attempt that never ran gives it back."""
@@ -369,7 +361,7 @@ class Dispatcher:
         del self._flying[job]
         flight.job = None
         self.budget.cancel(job.reservation)
-        self._wake()
+        self._waiting.wake()
         return True
 
     def _record(self, flight: _Flight, device_seconds: float = 0.0) -> Record:
@@ -392,38 +384,15 @@ class Dispatcher:
 
         One that waited in vain keeps its place.
         """
-        turn: asyncio.Future[None] = self._loop.create_future()
-        timer = self._loop.call_later((until - now) / NANO, _set, turn)
-        if flight.waited:
-            self._waiting.appendleft(turn)
-        else:
-            self._waiting.append(turn)
-        flight.waited = True
-        try:
-            await turn
-        finally:
-            timer.cancel()
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+        waited, flight.waited = flight.waited, True
+        await self._waiting.wait((until - now) / NANO, first=waited)
 
     def _pass_on(self, flight: _Flight) -> None:
         """Let the next in line try as well, now that this one has what it waited for, or never will."""
         if flight.waited:
             flight.waited = False
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+            self._waiting.wake()
 
 
 def _limit(policy: PolicyConfig) -> Limit:
     return limit_of(policy.budget_watts, policy.window_seconds, policy.burst_joules, policy.burst_watts)
-
-
-def _set(turn: asyncio.Future[None]) -> None:
-    if not turn.done():
-        turn.set_result(None)

@@ -58,3 +58,13 @@ class PolicyRefused(RequestError):
 
 class ConfigError(Exception):
     """The configuration cannot be used: the message names the file, the key and the reason."""
+
+
+# How the journal calls the end of a request that was accepted and not answered.
+STATUS = {
+    DeadlinePassed: "deadline",
+    NoCandidate: "no_candidate",
+    OverBudget: "over_budget",
+    Overloaded: "overloaded",
+    Unavailable: "unavailable",
+}

@@ -22,8 +22,7 @@ from daemon.audit import ANSWERED
 from daemon.budget import Budget, Limit, Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.dispatcher import STATUS
-from daemon.errors import DeadlinePassed, NoCandidate, OverBudget, Overloaded, Unavailable
+from daemon.errors import STATUS, DeadlinePassed, NoCandidate, OverBudget, Overloaded, Unavailable
 from daemon.health import LONGEST_PAUSE_NANOSECONDS
 from daemon.history import History, Requests, Session
 from daemon.points import Point

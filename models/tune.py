@@ -126,6 +126,18 @@ class Tuner:
                 return way
         raise self.unreachable()
 
+    def two_steps(self, steps: int) -> tuple[Network, Way]:
+        """Do steps 1 and 2, calibrated for `steps` time steps, or for the most there may be where those are too few."""
+        steps = min(steps, self.limits.longest)
+        calibrated = self.calibrated(steps)
+        try:
+            return calibrated, self.fewest_steps(calibrated)
+        except ConversionError:
+            if steps == self.limits.longest:
+                raise
+            calibrated = self.calibrated(self.limits.longest)
+            return calibrated, self.fewest_steps(calibrated)
+
     def unreachable(self) -> ConversionError:
         """Say what the best was that was found."""
         accuracy, steps = self.best_seen

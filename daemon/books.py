@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from daemon.attribution import Account, CpuShare, Final, Row, combine, static_nanojoules
+from daemon.attribution import Account, CpuShare, Final, Portion, Row, combine, static_nanojoules
 from daemon.clock import NANO
 from daemon.occupancy import Occupancy
 from hal.device import Provenance
@@ -149,10 +149,17 @@ class AccountBook:
         book.awaited.update((final.row_id, final) for final in finals if not final.maintenance)
         (began, ended, metered, provenance), buckets = attribution.epoch, book.rows.closed
         closed.ranges.extend(book.enter(Range(book.number, began, ended, provenance, metered, *buckets)))
-        upkeep = sum(each.dynamic_nanojoules for each in attribution.portions if each.row.maintenance)
+        upkeep = sum(self._uncharged(each, span) for each in attribution.portions if each.row.maintenance)
         unasked = buckets.background + buckets.unattributed + upkeep
         if self.measured and unasked:
             closed.unasked.append(Unasked(ended, unasked))
+
+    def _uncharged(self, portion: Portion, span: Span) -> int:
+        """Give what maintenance took above its row's nanojoules, which the budget is charged with: a power-up's."""
+        row = portion.row
+        overlap = row.overlap(span.began, span.ended)
+        charged = row.dynamic_nanojoules * overlap // (row.model_length * len(self.meters))
+        return max(portion.dynamic_nanojoules - charged, 0)
 
     def _static_nanojoules(self, book: MeterBook, span: Span) -> int:
         """Give what the devices would have drawn without any row; of several meters each counts its part of it."""
@@ -198,7 +205,10 @@ class Books:
         self._of[device].enter(row)
 
     def maintained(self, device: str, began: int, ended: int, nanojoules: int) -> None:
-        """Enter what a device did for no request, such as loading or powering up, with what a model knows of it."""
+        """Enter what a device did for no request, such as loading or powering up.
+
+        `nanojoules` is what a model knows of it; with that the budget is charged by whoever had it done.
+        """
         self._maintenance -= 1
         self._of[device].enter(Row(self._maintenance, began, ended, nanojoules, nanojoules, 0, maintenance=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from daemon.config import AccountConfig, MetersConfig, PolicyConfig
 from daemon.errors import Unavailable
 from daemon.feed import UNREAD_LIMIT, Feed
 from daemon.identity import check_identity
+from hal.device import Cost
 from hal.energy.frontier import FrontierError
-from tests.daemon.builders import Bench, Host, ManualClock, drive, hosting
+from tests.daemon.builders import Bench, Host, ManualClock, drive, hosting, turns
 from tests.energy.trees import chip, fails_with_eio
 
 if TYPE_CHECKING:
@@ -85,6 +87,43 @@ def test_reservation_is_held_until_the_figure_is_final(tmp_path: Path) -> None:
         assert check_identity(tmp_path / "journal.db").violations == []
 
     clock = ManualClock()
+    drive(clock, scenario())
+
+
+@pytest.mark.parametrize("joules", [0.1, 0.5])
+@pytest.mark.usefixtures("sensor")
+def test_power_up_is_spent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joules: float) -> None:
+    """The budget is charged with what the model says of powering up, and with what the meter counted only beyond it."""
+
+    async def scenario() -> None:
+        policies = {"frugal": PolicyConfig("accuracy", 100.0, power_down=("chip",)), **POLICIES}
+        async with hosting(tmp_path, clock, policies, bench, meters=_meters(tmp_path)) as host:
+            await _samples(host, 60)
+            await switch(host, "frugal", on=False)
+            await _samples(host, 3)
+            budget = host.dispatcher.budget
+            before = budget.spent_nanojoules(clock())
+            await switch(host, "roomy", on=True)
+            assert budget.spent_nanojoules(clock()) == before + round(joules * NANO)
+            await _samples(host, 1)
+            counted = round((SHOWN_WATTS - STATIC_WATTS) * 1.5 * SAMPLE)
+            assert budget.spent_nanojoules(clock()) == before + max(counted, round(joules * NANO))
+            assert host.at_rest()
+        assert check_identity(tmp_path / "journal.db").violations == []
+
+    async def switch(host: Host, policy: str, *, on: bool) -> None:
+        host.dispatcher.set_policy(policy)
+        await asyncio.to_thread(host.until_done)
+        await turns()
+        assert bench.on is on
+
+    def power(on: bool) -> None:
+        bench.on = on
+        if on:
+            clock.advance(SAMPLE // 2)
+
+    clock, bench = ManualClock(), Bench(static_watts=STATIC_WATTS, reopening=Cost(joules, 2 * joules, 0.05))
+    monkeypatch.setattr(bench, "power", power)
     drive(clock, scenario())
 
 

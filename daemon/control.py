@@ -72,7 +72,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
     async def Devices(self, request: pb.DevicesRequest, context: Context) -> pb.DevicesReply:  # noqa: N802
         """List the devices."""
         fleet, now = self._dispatcher.fleet, self._clock()
-        points = [point for versions in fleet.models.values() for model in versions.values() for point in model.points]
+        points = fleet.points()
         meters = self._metering.states
         reply = pb.DevicesReply(frontier=self._metering.choice.reasons)
         for lane in fleet.lanes.values():
@@ -100,8 +100,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
 
     async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsReply:  # noqa: N802
         """List the models with their operating points, and what was refused."""
-        models = [model for versions in self._dispatcher.fleet.models.values() for model in versions.values()]
-        reply = pb.ModelsReply(models=[_model(model) for model in models])
+        reply = pb.ModelsReply(models=[_model(model) for model in self._dispatcher.fleet.versions()])
         if self._refused:
             reply.models.add(problems=self._refused)
         return reply

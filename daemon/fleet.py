@@ -91,9 +91,13 @@ class Fleet:
             raise NotFound(f"model {name!r} has no version {version[:16]!r}; known are {', '.join(versions)}")
         return versions[version]
 
+    def versions(self) -> list[Model]:
+        """List all models in all their versions."""
+        return [model for versions in self.models.values() for model in versions.values()]
+
     def points(self) -> list[Point]:
         """List the operating points of all models."""
-        return [point for versions in self.models.values() for model in versions.values() for point in model.points]
+        return [point for model in self.versions() for point in model.points]
 
     async def start(self, artifacts: list[Artifact]) -> None:
         """Open every device and load every artifact on every device of its kind; then keep them up."""
@@ -116,7 +120,7 @@ class Fleet:
             asyncio.create_task(repeat("device watch", self._watch, WATCH_SECONDS)),
             asyncio.create_task(repeat("device probe", self._probe, PROBE_SECONDS)),
         ]
-        problems = any(model.problems for versions in self.models.values() for model in versions.values())
+        problems = any(model.problems for model in self.versions())
         self.complete = not problems and all(lane.health.usable for lane in self.lanes.values())
 
     async def _keep_up(self, lane: Lane, tried: asyncio.Event) -> None:

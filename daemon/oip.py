@@ -67,7 +67,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ServerReady(self, request: pb.ServerReadyRequest, context: AnyContext) -> pb.ServerReadyResponse:  # noqa: N802
         """Tell whether any model can be served."""
         fleet = self._dispatcher.fleet
-        ready = any(fleet.serves(model) for versions in fleet.models.values() for model in versions.values())
+        ready = any(fleet.serves(model) for model in fleet.versions())
         return pb.ServerReadyResponse(ready=ready)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: AnyContext) -> pb.ModelReadyResponse:  # noqa: N802

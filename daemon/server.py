@@ -160,10 +160,8 @@ async def _core(
         try:
             await fleet.start(repository.artifacts)
             fleet.complete = fleet.complete and not repository.refused
-            for versions in fleet.models.values():
-                for model in versions.values():
-                    for point in model.points:
-                        journal.register(point)
+            for point in fleet.points():
+                journal.register(point)
             dispatcher = Dispatcher(fleet, journal, metering, config.policy, config.start_policy, clock, time.time_ns)
             longest = max(round(policy.window_seconds * NANO) for policy in config.policy.values())
             moment = (boot, clock(), time.time_ns(), longest)

@@ -109,8 +109,7 @@ class Switchboard:
 
         It names the first operating point of the device, whose network is loaded with all others.
         """
-        models = [model for versions in self._fleet.models.values() for model in versions.values()]
-        point = next((point for model in models for point in model.points if point.device == lane.name), None)
+        point = next((point for point in self._fleet.points() if point.device == lane.name), None)
         now, nanojoules = self._clock(), self._power.supplies[lane.name].upper_nanojoules
         reign, number = self._owner.reign, self._journal.next_request_id()
         if point is not None:

@@ -49,6 +49,7 @@ soak: $(TEST_READY)
 	$(BIN)/python -m tests.soak.kills --kills 60
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
+	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

@@ -1,7 +1,7 @@
 """Make the zoo's artifacts of a trained network.
 
-`python -m models.train.artifacts mnist --network mnist.onnx --data DIR` writes the dense and the spiking form, measured
-on the held-out images by the daemon's own engines.
+`python -m models.train.artifacts mnist --network mnist.onnx --spiking mnist-spiking.onnx --data DIR` writes the dense
+and the spiking form, measured on the held-out images by the daemon's own engines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hal.artifact import Energy
 from hal.device import Kind
 from hal.energy import ncs2
 from hal.errors import ArtifactError
-from models import compiler, measure, writer
+from models import calibrate, compiler, convert, measure, spiking, writer
 from models.compiler import Options
 from models.data import asl_digits, folder
 from models.data.calibration import Calibration
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # A repository of its own: all of these together exceed the cores of the one chip that a default daemon simulates.
 ZOO = Path(__file__).parent.parent / "trained"
-VARIANTS = (compiler.DNN, compiler.SNN)
 SEED = 0
 
 
@@ -69,25 +68,39 @@ ENTRIES = {
 }
 
 
-def make(name: str, network: Path, data: Path, out: Path, training: str, *, replace: bool = False) -> list[Artifact]:
-    """Compile a trained network and write `out`/NAME/1/dnn and .../snn. `training` says how it was trained."""
+def make(
+    name: str, network: Path, spiking_network: Path, data: Path, out: Path, training: str, *, replace: bool = False
+) -> list[Artifact]:
+    """Compile what training wrote and write `out`/NAME/1/dnn and .../snn. `training` says how it was trained.
+
+    The spiking network has learned from its spikes: it is converted as it is, without calibration.
+    """
     entry = ENTRIES[name]
     options = Options(
         steps=entry.steps, labels=entry.labels, compact=entry.compact,
-        command=f"python -m models.train.artifacts {name} --network {network.name} --data DIR",
+        command=f"python -m models.train.artifacts {name} --network {network.name} "
+        f"--spiking {spiking_network.name} --data DIR",
     )  # fmt: skip
     split = entry.split(data)
     chain = compiler.read_chain(network, options)
     chosen = np.random.default_rng(SEED).permutation(len(split.training))[: options.images]
     values = split.training.take(np.sort(chosen)).pictures().astype(np.float32)
     compiled = compiler.compile_chain(chain, values, split, options)
-    for finding in compiled.findings:
-        print(f"{finding.form}: {100 * finding.accuracy:.2f} % {finding.remark}")
-    print(f"the spiking network {compiled.capacity}")
+    spiking_chain = compiler.read_chain(spiking_network, options)
+    subject = spiking.prepare(spiking_chain, values)
+    settings = calibrate.percentiles(subject.without_max, subject.given, options.percentile)
+    spikes = convert.convert(subject.without_max, settings)
+    print(f"the spiking network {compiler.capacity(spikes)}")
+    forms = {
+        compiler.DNN: compiled.variants[compiler.DNN],
+        compiler.SNN: (
+            compiler.spiking_manifest(compiled.variants[compiler.SNN][0], spikes, subject, split.held_out, options),
+            writer.snn_files(spikes),
+        ),
+    }
     version = compiler.model_folder(out, name)
     written = []
-    for variant in VARIANTS:
-        manifest, files = compiled.variants[variant]
+    for variant, (manifest, files) in forms.items():
         origin = msgspec.structs.replace(manifest.origin, training=training)
         card = msgspec.structs.replace(manifest, origin=origin, energy=_energy(manifest))
         written.append(writer.write(version / variant, card, files, replace=replace))
@@ -108,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the artifacts of a trained network of the zoo.")
     parser.add_argument("model", choices=list(ENTRIES))
     parser.add_argument("--network", type=Path, required=True, help="the ONNX file that training wrote")
+    parser.add_argument("--spiking", type=Path, required=True, help="the one of the network that learned from spikes")
     parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--out", type=Path, default=ZOO, help="the repository to write into (default: %(default)s)")
     parser.add_argument("--training", default="", help="for the manifest: the command that trained it, and its time")
@@ -115,7 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         written = make(
-            arguments.model, arguments.network, arguments.data, arguments.out, arguments.training,
+            arguments.model, arguments.network, arguments.spiking, arguments.data, arguments.out, arguments.training,
             replace=arguments.replace,
         )  # fmt: skip
     except (ArtifactError, ConversionError, DataError) as error:

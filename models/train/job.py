@@ -47,7 +47,7 @@ class Job:
 
 
 def main(job: Job, splits: Mapping[str, Split]) -> None:
-    """Train the network on the data set that the command line names, and write its ONNX file.
+    """Train the network on the data set that the command line names, and write its ONNX files: of rates and of spikes.
 
     The first of the `splits` is taken unless the command line names another.
     """
@@ -68,6 +68,9 @@ def main(job: Job, splits: Mapping[str, Split]) -> None:
     started = time.process_time()
     recipe.fit(network, images, held_out, job.recipe, checkpoint, compiled=arguments.compile)
     deployed = rates.deployed(network)
-    recipe.adapt(deployed, images, held_out, job.recipe)
     rates.export(deployed, job.shape, arguments.out)
-    print(f"{arguments.out}: written, {time.process_time() - started:.0f} s of processor time; {checkpoint} can go")
+    spiking = arguments.out.with_stem(arguments.out.stem + "-spiking")
+    recipe.adapt(deployed, images, held_out, job.recipe)
+    rates.export(deployed, job.shape, spiking)
+    seconds = time.process_time() - started
+    print(f"{arguments.out}, {spiking}: written, {seconds:.0f} s of processor time; {checkpoint} can go")

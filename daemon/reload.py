@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
+from daemon import supervisor
 from daemon.config import Config
 from daemon.dispatcher import Dispatcher
 from daemon.errors import ConfigError, PolicyRefused
@@ -65,3 +66,15 @@ class Reload:
         )
         log.info("configuration reloaded", policy=self._dispatcher.router.name, **done._asdict())
         return done
+
+    async def when(self, signalled: asyncio.Event) -> None:
+        """Wait for a signal, reload, and tell the supervisor of both ends; what is refused stands in the log."""
+        await signalled.wait()
+        signalled.clear()
+        supervisor.reloading()
+        try:
+            await self()
+        except PolicyRefused as error:
+            log.error("configuration refused", reason=str(error))
+        finally:
+            supervisor.notify("READY=1")

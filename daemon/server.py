@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon import calibration, oip, supervisor
+from daemon.background import repeat
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config
@@ -75,20 +77,20 @@ class StartError(Exception):
 
 
 async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = boot_nanoseconds) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted and close.
+    """Serve until SIGTERM or SIGINT, then answer what was accepted and close. SIGHUP reloads.
 
     `read` gives the configuration, at the start and for a reload.
 
     Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError`, `FrontierError` or `StartError` when
     it cannot start.
     """
-    config, stop = read(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config, stop, hangup = read(), asyncio.Event(), asyncio.Event()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hangup)):
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
     os.umask(SOCKET_UMASK)
     async with AsyncExitStack() as stack:
         stack.enter_context(own(places.runtime))
-        dispatcher, control = await stack.enter_async_context(_core(config, read, places, clock))
+        dispatcher, control, reload = await stack.enter_async_context(_core(config, read, places, clock))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
@@ -112,6 +114,8 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
         watching = asyncio.create_task(supervisor.watch(lambda: _summary(dispatcher, clock)))
         stack.callback(watching.cancel)
+        reloading = asyncio.create_task(repeat("reload", partial(reload.when, hangup)))
+        stack.callback(reloading.cancel)
         log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
         await stop.wait()
         supervisor.notify("STOPPING=1")
@@ -138,7 +142,7 @@ def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
 @asynccontextmanager
 async def _core(
     config: Config, read: Callable[[], Config], places: Places, clock: Clock
-) -> AsyncIterator[tuple[Dispatcher, Control]]:
+) -> AsyncIterator[tuple[Dispatcher, Control, Reload]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
     calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
@@ -176,7 +180,7 @@ async def _core(
             watches = [asyncio.create_task(watch) for watch in (dispatcher.watch_power(), triggers.watch())]
             try:
                 reload = Reload(config, read, dispatcher, triggers)
-                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock)
+                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock), reload
             finally:
                 for watch in watches:
                     watch.cancel()

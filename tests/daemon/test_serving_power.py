@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,29 @@ def test_reload(start_daemon: StartDaemon, image: NDArray[np.uint8]) -> None:
     file.write_text(configuration(POLICIES.replace("[policy.whole]", "[policy.all]"), start="sparing", devices=STICK))
     assert daemon.control.Reload(pb.ReloadRequest(), timeout=CALL_SECONDS).policy == "sparing"
     assert daemon.classify(image).policy == "sparing"
+
+
+def _told(daemon: Daemon) -> str:
+    """Give what the supervisor is told next, the status aside."""
+    daemon.supervisor.settimeout(CALL_SECONDS)
+    while (said := daemon.supervisor.recv(4096).decode()).startswith("STATUS="):
+        pass
+    return said
+
+
+def test_reload_by_signal(start_daemon: StartDaemon) -> None:
+    """SIGHUP reloads too, and the supervisor is told of both ends; a file that is refused is an error in the log."""
+    config = configuration(POLICIES, start="whole", devices=STICK)
+    daemon = start_daemon(config)
+    file = daemon.places.folder / "jouled.toml"
+    for text in (config.replace("100.0", "50.0", 1), "["):
+        file.write_text(text)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert _told(daemon).startswith("RELOADING=1\nMONOTONIC_USEC=")
+        assert _told(daemon) == "READY=1"
+    assert daemon.status().budget.limit_nanojoules == 500 * 10**9
+    daemon.stop(may_log=["configuration refused"])
+    assert sum("configuration refused" in line for line in daemon.log) == 1
 
 
 def test_trigger(start_daemon: StartDaemon) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.data import folder as folders
-from models.data.images import Images, checked, fit
+from models.data.images import Images, checked
 from models.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,10 +42,13 @@ class Calibration:
 def load(path: Path, shape: Shape) -> Calibration:
     """Read a data set's folder, or an `.npz` with `images` and `labels`, for a network that takes (C, H, W).
 
-    Pictures of another size are resized as the daemon does; arrays of an `.npz` must fit. Raises `DataError`.
+    Pictures of another size or of other colours are converted as the daemon does; arrays of an `.npz` must fit. Raises
+    `DataError`.
     """
-    images = _read_npz(path) if path.is_file() else folders.load(path, "train")
-    held_out = None if path.is_file() else _test_images(path)
+    # A network of flat values says nothing of the pictures that they come from.
+    wanted = shape if shape[0] in (1, 3) and shape[1:] != (1, 1) else None
+    images = _read_npz(path) if path.is_file() else folders.load(path, "train", wanted)
+    held_out = None if path.is_file() else _test_images(path, wanted)
     if held_out is None:
         chosen = np.arange(len(images)) % HELD_OUT_EVERY == 0
         if chosen.all():
@@ -58,30 +61,27 @@ def load(path: Path, shape: Shape) -> Calibration:
         if held_out.names != images.names[: len(held_out.names)]:
             raise DataError(str(path), f"test images of classes {held_out.names}, training images of {images.names}")
         held_out = dataclasses.replace(held_out, names=images.names)
-    resize = not path.is_file()
     return Calibration(
-        _shaped(images, shape, str(path), resize=resize), _shaped(held_out, shape, str(path), resize=resize),
+        _shaped(images, shape, str(path)), _shaped(held_out, shape, str(path)),
         f"{path.resolve().name}, {len(images)} training images", note,
     )  # fmt: skip
 
 
-def _test_images(path: Path) -> Images | None:
+def _test_images(path: Path, shape: Shape | None) -> Images | None:
     try:
-        return folders.load(path, "test")
+        return folders.load(path, "test", shape)
     except DataError as error:
         if "holds no test images" in error.reason:
             return None
         raise
 
 
-def _shaped(images: Images, shape: Shape, subject: str, *, resize: bool) -> Images:
-    """Give the images as `shape`; a flat network takes pictures of as many values."""
+def _shaped(images: Images, shape: Shape, subject: str) -> Images:
+    """Give the images if they are of `shape`; a flat network takes pictures of as many values."""
     flat = shape[1:] == (1, 1) and math.prod(images.shape) == shape[0]
-    if images.shape == shape or flat:
-        return images
-    if not resize or images.shape[0] != shape[0]:
+    if images.shape != shape and not flat:
         raise DataError(subject, f"images of {_shown(images.shape)}, the network takes {_shown(shape)}")
-    return Images(fit(images.pixels, shape), images.labels, images.names, images.signer)
+    return images
 
 
 def _shown(shape: Shape) -> str:

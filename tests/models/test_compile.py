@@ -269,7 +269,7 @@ def test_names_of_folders(tmp_path: Path) -> None:
 
 
 def test_data_set_folder(tmp_path: Path) -> None:
-    """A folder's own test images are held out; those of another size are resized, of other colours refused."""
+    """A folder's own test images are held out; those of another size or other colours are converted."""
     for prefix, count in (("train", 12), ("t10k", 6)):
         images = np.zeros((count, 28, 28), np.uint8)
         images[:, 7:21, 7:21] = 255
@@ -281,5 +281,7 @@ def test_data_set_folder(tmp_path: Path) -> None:
     assert (len(found.training), len(found.held_out), found.held_out.shape) == (12, 6, (1, 14, 14))
     assert found.held_out.pixels[0, 0, 7, 7] == 255
     assert "6 images of the data set's test split" in found.held_out_note
-    with pytest.raises(DataError, match="images of 1 x 28 x 28, the network takes 3 x 28 x 28"):
-        calibration.load(tmp_path, (3, 28, 28))
+    assert calibration.load(tmp_path, (3, 28, 28)).training.shape == (3, 28, 28)
+    assert calibration.load(tmp_path, (784, 1, 1)).training.shape == (1, 28, 28)
+    with pytest.raises(DataError, match="images of 1 x 28 x 28, the network takes 2 x 28 x 28"):
+        calibration.load(tmp_path, (2, 28, 28))

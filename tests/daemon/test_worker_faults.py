@@ -191,6 +191,8 @@ def test_driver_misbehaves(
     with capsys.disabled():
         print(f"\ndeed {deed}: fallback after {seconds:.2f} s; {load}")
     assert (reply.device, reply.fallback_of, reply.simulated) == ("substitute", "accelerator", True)
+    said = any("worker says" in line and "terminate called" in line for line in strange.log)
+    assert said == (deed == strange_worker.ABORT)
     assert load.sent == load.requests
     assert load.statuses == []
 
@@ -208,6 +210,16 @@ def test_dies_at_load(
     assert "SIGABRT" in _device(daemon).detail
     grave.unlink()
     _serves_again(daemon, image)
+
+
+def test_daemon_is_killed(strange: Daemon) -> None:
+    """A daemon that is killed leaves no worker behind, not even one that hangs."""
+    worker = _worker(strange)
+    assert worker is not None
+    worker.send_signal(signal.SIGSTOP)
+    strange.kill()
+    _until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker is gone")
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_health_is_told(strange: Daemon) -> None:

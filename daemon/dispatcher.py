@@ -248,18 +248,15 @@ class Dispatcher:
             elif isinstance(decision, Wait):
                 await self._wait(flight, decision.until, now)
             else:
-                raise self._refusal(decision, flight.waited, bool(tried))
+                raise self._refusal(decision, bool(tried))
 
-    def _refusal(self, refuse: Refuse, waited: bool, failed_over: bool) -> RequestError:
-        """Say why; a deadline of which waiting or a failed attempt took its part might be met the next time."""
-        if refuse.reason == "deadline" and not (waited or failed_over):
-            return NoCandidate(
-                f"no operating point answers within the deadline: the quickest needs {refuse.needed_seconds:.3g} s"
-            )
+    def _refusal(self, refuse: Refuse, failed_over: bool) -> RequestError:
+        if refuse.reason == "deadline":
+            return DeadlinePassed(refuse.needed_seconds)
         retry_seconds = max(refuse.retry_nanoseconds / NANO, 1e-3)
         if refuse.reason == "budget":
             return OverBudget(self.router.name, retry_seconds)
-        if refuse.reason in {"load", "deadline"}:
+        if refuse.reason == "load":
             return Overloaded(retry_seconds)
         if refuse.reason == "lost" or failed_over:
             return Unavailable("every device that could serve the request is lost")

@@ -46,10 +46,14 @@ class Overloaded(RequestError):
 
 
 class DeadlinePassed(RequestError):
-    """The deadline passed before an answer was there."""
+    """The deadline passed before an answer was there, or will: the quickest answer needs `needed_seconds`."""
 
-    def __init__(self) -> None:
-        super().__init__("the deadline passed before an answer was there")
+    def __init__(self, needed_seconds: float = 0.0) -> None:
+        super().__init__(
+            f"no operating point answers within the deadline: the quickest needs {needed_seconds:.3g} s"
+            if needed_seconds
+            else "the deadline passed before an answer was there"
+        )
 
 
 class PolicyRefused(RequestError):

@@ -188,7 +188,7 @@ def _too_late(living: list[Point], waits: dict[str, float], images: int, left: f
     """
     needed = min(point.seconds * images for point in living)
     if needed > left:
-        return Refuse("deadline", round((needed - left) * NANO), needed)
+        return Refuse("deadline", needed_seconds=needed)
     soonest = min(waits[point.device] + point.service_seconds * images for point in living)
     for point in living:
         if waits[point.device] == 0.0:

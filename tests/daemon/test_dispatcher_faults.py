@@ -180,7 +180,7 @@ def test_limit_below_static_power(tmp_path: Path) -> None:
     ("seconds", "wanted", "error", "status"),
     [
         (1.0, {"min_accuracy": 0.99}, NoCandidate, "no_candidate"),
-        (1e-4, {}, NoCandidate, "no_candidate"),
+        (1e-4, {}, DeadlinePassed, "deadline"),
         (1.0, {"images": 6}, OverBudget, "over_budget"),
     ],
 )

@@ -129,7 +129,7 @@ def test_deadline_that_nothing_meets() -> None:
     """A deadline shorter than what an idle device needs is refused as such, with the time that is needed."""
     router, _ = _router()
     decision = router.decide(POINTS, Constraints(NOW + NANO // 2000), NOW)
-    assert decision == Refuse("deadline", NANO // 2000, 0.001)
+    assert decision == Refuse("deadline", needed_seconds=0.001)
 
 
 def test_service_time_is_forgotten() -> None:

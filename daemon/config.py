@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from daemon.budget import Limit, limit_of
 from daemon.errors import ConfigError
 from hal.artifact import NAME
 from hal.open import DRIVERS
@@ -80,9 +81,9 @@ class PolicyConfig(Section, frozen=True):
     power_down: tuple[str, ...] = ()
 
     @property
-    def limit_joules(self) -> float:
-        """The energy that any window may hold."""
-        return self.budget_watts * self.window_seconds
+    def limit(self) -> Limit:
+        """The budget's limit under this policy."""
+        return limit_of(self.budget_watts, self.window_seconds, self.burst_joules, self.burst_watts)
 
 
 class TriggerConfig(Section, frozen=True):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.background import repeat
-from daemon.budget import Budget, Limit, limit_of
+from daemon.budget import Budget
 from daemon.clock import NANO, Clock
 from daemon.config import PolicyConfig
 from daemon.errors import (
@@ -115,9 +115,8 @@ class Dispatcher:
             Supply(lane.name, lane.static_watts, lane.reopening, since=clock()) for lane in fleet.lanes.values()
         ]
         policy = policies[start]
-        longest = max(round(each.window_seconds * NANO) for each in policies.values())
-        limit = _limit(policy)
-        self.budget = Budget(limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
+        longest = max(each.limit.window_nanoseconds for each in policies.values())
+        self.budget = Budget(policy.limit, static_watts=fleet.static_watts, longest_window_nanoseconds=longest)
         self.power = Power(self.budget, supplies)
         for name, each in policies.items():
             self._check(name, each)
@@ -144,7 +143,7 @@ class Dispatcher:
 
     def fill(self) -> None:
         """Count a whole window of any policy as spent, where nothing is known of what was."""
-        self.budget.spend(max(_limit(policy).nanojoules for policy in self.policies.values()), self._clock())
+        self.budget.spend(max(policy.limit.nanojoules for policy in self.policies.values()), self._clock())
 
     def set_policy(self, name: str) -> str:
         """Put another policy in force at once, on the ledger as it stands; give the name of the one before.
@@ -157,7 +156,7 @@ class Dispatcher:
         previous, policy = self.router.name, self.policies[name]
         self._check(name, policy)
         self.router.name, self.router.policy = name, policy
-        self.budget.limit = _limit(policy)
+        self.budget.limit = policy.limit
         self.static_changed()
         for job in list(self._flying):
             self._recall(job)
@@ -170,7 +169,7 @@ class Dispatcher:
         kept = self.budget.longest_window_nanoseconds
         for name, policy in policies.items():
             self._check(name, policy)
-            if round(policy.window_seconds * NANO) > kept:
+            if policy.limit.window_nanoseconds > kept:
                 raise PolicyRefused(
                     f"policy.{name}.window_seconds: {policy.window_seconds:g} exceeds the {kept / NANO:g} s of which "
                     "the running daemon knows what was spent; restart it"
@@ -389,7 +388,3 @@ class Dispatcher:
         if flight.waited:
             flight.waited = False
             self._waiting.wake()
-
-
-def _limit(policy: PolicyConfig) -> Limit:
-    return limit_of(policy.budget_watts, policy.window_seconds, policy.burst_joules, policy.burst_watts)

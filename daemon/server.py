@@ -167,8 +167,7 @@ async def _core(
             for point in fleet.points():
                 journal.register(point)
             dispatcher = Dispatcher(fleet, journal, metering, config.policy, config.start_policy, clock, time.time_ns)
-            longest = max(round(policy.window_seconds * NANO) for policy in config.policy.values())
-            moment = (boot, clock(), time.time_ns(), longest)
+            moment = (boot, clock(), time.time_ns(), dispatcher.budget.longest_window_nanoseconds)
             dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
             if journal.set_aside:
                 dispatcher.fill()

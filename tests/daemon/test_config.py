@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon import config
+from daemon.clock import NANO
 from daemon.config import DeviceConfig, PolicyConfig
 from daemon.errors import ConfigError
 
@@ -40,7 +41,7 @@ def test_minimal(tmp_path: Path) -> None:
     assert loaded.device == {"chip": DeviceConfig("loihi-sim")}
     assert loaded.policy == {"all": PolicyConfig("accuracy", 5.0)}
     assert loaded.policy["all"].window_seconds == 10.0
-    assert loaded.policy["all"].limit_joules == 50.0
+    assert loaded.policy["all"].limit.nanojoules == 50 * NANO
     assert loaded.server.tcp_address == "127.0.0.1:8001"
     assert loaded.repository == ""
 

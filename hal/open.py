@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hal.device import Device
 
 DRIVERS = ("cpu", "loihi", "loihi-lava", "loihi-sim", "ncs2", "ncs2-sim")
+# Drivers of what they are called after; all others compute what it would.
+HARDWARE = ("cpu", "loihi", "ncs2")
 # Drivers of a vendor's library and the environment that holds it, of `hal.runtimes`: they run in a worker only.
 RUNTIMES: dict[str, str] = {"loihi": "loihi", "loihi-lava": "loihi", "ncs2": "ncs2", "ncs2-openvino-cpu": "ncs2"}
 
@@ -68,4 +70,4 @@ def boundary_of(driver: str) -> Boundary:
 
 def model_provenance_of(driver: str) -> Provenance:
     """Tell what the figures of a driver's model are called, before a device is opened."""
-    return Provenance.SIMULATED if driver.endswith("-sim") else Provenance.MODELLED
+    return Provenance.MODELLED if driver in HARDWARE else Provenance.SIMULATED

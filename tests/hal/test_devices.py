@@ -18,7 +18,7 @@ from hal.energy import ncs2
 from hal.errors import ArtifactError, CapacityError, DeviceUnavailable, HalError, InputError, Reason
 from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
-from hal.open import DRIVERS, open_device
+from hal.open import DRIVERS, boundary_of, model_provenance_of, open_device
 from hal.simulation import occupy
 from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
@@ -79,9 +79,17 @@ def test_says_what_it_is(device: Device) -> None:
         == device.driver.endswith(("-sim", "-lava", "-cpu"))
         == (device.provenance is Provenance.SIMULATED)
     )
+    assert (boundary_of(device.driver), model_provenance_of(device.driver)) == (device.boundary, device.provenance)
     assert device.boundary is (Boundary.HOST if device.driver == "cpu" else Boundary.ACCELERATOR)
     assert device.kind in (Kind.SNN, Kind.DNN)
     assert device.batch_limit >= 1
+
+
+@pytest.mark.parametrize("driver", sorted({*DRIVERS, *VENDORS}))
+def test_provenance_is_known_before_a_device_is_opened(driver: str) -> None:
+    """The figures of a model are modelled where the hardware itself runs, and else simulated."""
+    expected = Provenance.MODELLED if driver in {"cpu", "loihi", "ncs2"} else Provenance.SIMULATED
+    assert model_provenance_of(driver) is expected
 
 
 def test_answer(program: Program, resident: Artifact, images: NDArray[np.uint8]) -> None:

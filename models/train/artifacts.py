@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # A repository of its own: all of these together exceed the cores of the one chip that a default daemon simulates.
 ZOO = Path(__file__).parent.parent / "trained"
 SEED = 0
+COMMAND = "python -m models.train.artifacts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +70,39 @@ ENTRIES = {
 
 
 def make(
-    name: str, network: Path, spiking_network: Path, data: Path, out: Path, training: str, *, replace: bool = False
+    name: str,
+    network: Path,
+    spiking_network: Path | None,
+    data: Path,
+    out: Path,
+    training: str,
+    *,
+    replace: bool = False,
 ) -> list[Artifact]:
     """Compile what training wrote and write `out`/NAME/1/dnn and .../snn. `training` says how it was trained.
 
-    The spiking network has learned from its spikes: it is converted as it is, without calibration.
+    A spiking network that has learned from its spikes is converted as it is. Without one the dense network is, with
+    the calibration that agrees best with it on the calibration images.
     """
     entry = ENTRIES[name]
+    learned = f" --spiking {spiking_network.name}" if spiking_network else ""
     options = Options(
         steps=entry.steps, labels=entry.labels, compact=entry.compact,
-        command=f"python -m models.train.artifacts {name} --network {network.name} "
-        f"--spiking {spiking_network.name} --data DIR",
+        command=f"{COMMAND} {name} --network {network.name}{learned} --data DIR",
     )  # fmt: skip
     split = entry.split(data)
     chain = compiler.read_chain(network, options)
     chosen = np.random.default_rng(SEED).permutation(len(split.training))[: options.images]
     values = split.training.take(np.sort(chosen)).pictures().astype(np.float32)
     compiled = compiler.compile_chain(chain, values, split, options)
-    spiking_chain = compiler.read_chain(spiking_network, options)
-    subject = spiking.prepare(spiking_chain, values)
-    settings = calibrate.percentiles(subject.without_max, subject.given, options.percentile)
-    spikes = convert.convert(subject.without_max, settings)
+    if spiking_network is None:
+        subject = compiled.subject
+        tried = spiking.candidates(subject, entry.steps, convert.Target(), options.percentile)
+        spikes = max(tried, key=lambda candidate: candidate.agreement).network
+    else:
+        subject = spiking.prepare(compiler.read_chain(spiking_network, options), values)
+        settings = calibrate.percentiles(subject.without_max, subject.given, options.percentile)
+        spikes = convert.convert(subject.without_max, settings)
     print(f"the spiking network {compiler.capacity(spikes)}")
     forms = {
         compiler.DNN: compiled.variants[compiler.DNN],
@@ -121,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the artifacts of a trained network of the zoo.")
     parser.add_argument("model", choices=list(ENTRIES))
     parser.add_argument("--network", type=Path, required=True, help="the ONNX file that training wrote")
-    parser.add_argument("--spiking", type=Path, required=True, help="the one of the network that learned from spikes")
+    parser.add_argument("--spiking", type=Path, help="the one of the network that learned from its spikes")
     parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--out", type=Path, default=ZOO, help="the repository to write into (default: %(default)s)")
     parser.add_argument("--training", default="", help="for the manifest: the command that trained it, and its time")

@@ -51,7 +51,6 @@ def _until(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + CALL_SECONDS
     while not happened():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_down_and_up(start_daemon: StartDaemon, tmp_path: Path, image: NDArray[np.uint8]) -> None:

@@ -31,7 +31,8 @@ def test_without_a_supervisor_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -
     """A daemon started by hand has nobody to tell."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     supervisor.notify("READY=1")
-    asyncio.run(asyncio.wait_for(supervisor.watch(lambda: "idle", {}), 10))
+    watched = asyncio.wait_for(supervisor.watch(lambda: "idle", {}), 10)
+    assert asyncio.run(watched) is None
 
 
 def test_abstract_sockets_are_reached() -> None:

@@ -92,7 +92,9 @@ class Switchboard:
             lane.fail(unavailable(lane.name, error), now)
         if record is not None:
             energy = Energy(spent, 0, 0, *_labels(lane))
-            self._journal.finished([record._replace(status=MAINTENANCE, ended=now, energy=energy)])
+            # Not before: a number that a killed daemon had given out would be missed as the number of a lost record.
+            sequence = self._journal.next_sequence()
+            self._journal.finished([record._replace(status=MAINTENANCE, ended=now, energy=energy, sequence=sequence)])
         self._draw(lane)
         self.carry_out()
         self._owner.settled()
@@ -114,9 +116,7 @@ class Switchboard:
         reign, number = self._owner.reign, self._journal.next_request_id()
         if point is not None:
             self._journal.reserved(number, reign, point, nanojoules, now)
-        return Record(
-            number, reign, "", 0, self._unix(), now, 0, point, now, nanojoules, sequence=self._journal.next_sequence()
-        )
+        return Record(number, reign, "", 0, self._unix(), now, 0, point, now, nanojoules)
 
 
 def _labels(lane: Lane) -> tuple[str, str, str, str]:

@@ -130,7 +130,8 @@ class Bench:
         return self._reopening
 
     def power(self, on: bool) -> None:
-        """Follow, or fail as a run does."""
+        """Wait for the gate, then follow, or fail as a run does."""
+        assert self.gate.wait(30)
         if self.failures:
             raise self.failures.pop(0)
         self.on = on

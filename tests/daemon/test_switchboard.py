@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from daemon.config import PolicyConfig
 from daemon.errors import OverBudget, PolicyRefused
 from daemon.health import State as Condition
 from daemon.history import read_journal
+from daemon.journal import Journal
 from daemon.power import State
 from hal.device import Cost
 from hal.errors import DeviceUnavailable, Reason
@@ -109,6 +111,30 @@ def test_hurried_requests_go_elsewhere(tmp_path: Path) -> None:
 
     clock, stick = ManualClock(), _stick()
     drive(clock, scenario())
+
+
+def test_killed_while_it_comes_up(tmp_path: Path) -> None:
+    """What a daemon leaves that is killed while a device comes up is a journal without a gap."""
+    state, left = tmp_path / "state", tmp_path / "left"
+
+    async def scenario() -> None:
+        async with hosting(state, clock, POLICIES, stick, Bench("chip")) as host:
+            await _put_down(host)
+            clock.advance(2 * BREAK_EVEN)
+            for _ in range(2):
+                assert (await host.ask(seconds=1)).point.device == "chip"
+            stick.gate.clear()
+            host.dispatcher.switchboard.step(host.dispatcher.router.policy)
+            assert _state(host) is State.OPENING
+            assert (await host.ask(seconds=1)).point.device == "chip"
+            shutil.copytree(state, left)
+
+    clock, stick = ManualClock(), _stick()
+    drive(clock, scenario())
+    Journal(left, "boot", clock, clock).close()
+    history = read_journal(left / "journal.db")
+    assert sorted(history.requests.statuses.tolist()) == ["lost", "ok", "ok", "ok"]
+    assert [finding.violations for finding in audit(history)] == [[]] * 4
 
 
 def test_switch_to_a_policy_that_keeps_it_on(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -76,6 +77,10 @@ class StartError(Exception):
     """The daemon cannot start: the message says why."""
 
 
+class _Stopped(Exception):
+    """The daemon was told to stop before it was ready."""
+
+
 async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = boot_nanoseconds) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and close. SIGHUP reloads.
 
@@ -89,8 +94,9 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     os.umask(SOCKET_UMASK)
     async with AsyncExitStack() as stack:
+        stack.enter_context(suppress(_Stopped))
         stack.enter_context(own(places.runtime))
-        dispatcher, control, reload = await stack.enter_async_context(_core(config, read, places, clock))
+        dispatcher, control, reload = await stack.enter_async_context(_core(config, read, places, clock, stop))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
@@ -141,7 +147,7 @@ def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
 
 @asynccontextmanager
 async def _core(
-    config: Config, read: Callable[[], Config], places: Places, clock: Clock
+    config: Config, read: Callable[[], Config], places: Places, clock: Clock, stop: asyncio.Event
 ) -> AsyncIterator[tuple[Dispatcher, Control, Reload]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
@@ -162,7 +168,7 @@ async def _core(
         metering.start()
         supervisor.starting("opening the devices")
         try:
-            await fleet.start(repository.artifacts)
+            await _unless_stopped(stop, fleet.start(repository.artifacts))
             fleet.complete = fleet.complete and not repository.refused
             for point in fleet.points():
                 journal.register(point)
@@ -188,6 +194,19 @@ async def _core(
             await metering.close()
     finally:
         journal.close()
+
+
+async def _unless_stopped(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> None:
+    """Await what may take minutes, and give it up when the daemon is told to stop. Raises `_Stopped`."""
+    start, stopping = asyncio.create_task(starting), asyncio.create_task(stop.wait())
+    await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        log.info("told to stop before it was ready")
+        start.cancel()
+        await asyncio.wait({start})
+        raise _Stopped
+    stopping.cancel()
+    await start
 
 
 def _server(message_bytes_limit: int) -> grpc.aio.Server:

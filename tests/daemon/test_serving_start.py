@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,3 +198,23 @@ def test_nobody_is_told(start_daemon: StartDaemon, tmp_path: Path, monkeypatch: 
     assert process.children() == []
     assert [place.name for place in tmp_path.iterdir()] == []
     assert [connection for connection in process.net_connections() if connection.raddr] == []
+
+
+def test_told_to_stop_before_it_is_ready(place: Places) -> None:
+    """A device that takes its time to open does not keep the daemon from ending, and ending well."""
+    opening, leave = place.folder / "opening", place.folder / "leave"
+    for pipe in (opening, leave):
+        os.mkfifo(pipe)
+    slow = place.folder / "slow"
+    slow.write_text(f"#!/bin/sh\necho > {opening}\nread answer < {leave}\n")
+    slow.chmod(0o755)
+    device = f"[device.cpu]\ndriver = 'cpu'\nworker = true\npython = '{slow}'\n"
+    config = configuration(POLICY, start="only", devices=device)
+    with subprocess.Popen(place.command(config), stderr=subprocess.PIPE, text=True) as daemon:
+        assert opening.read_text() == "\n"
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.stderr is not None
+        assert any("told to stop before it was ready" in line for line in daemon.stderr)
+        leave.write_text("go\n")
+        assert not any("event=ready" in line for line in daemon.stderr)
+    assert daemon.returncode == 0

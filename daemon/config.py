@@ -18,6 +18,7 @@ from hal.artifact import NAME
 from hal.open import DRIVERS
 from hal.usb import PORT
 
+PORT_LIMIT = 65535
 LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
@@ -193,14 +194,26 @@ def _convert(content: Any, section: type[S], key: str) -> S:
             nested = NESTED.get(re.sub(r"\[\d+\]", "", where), section)
             known = [field.encode_name for field in msgspec.structs.fields(nested)]
             where, reason = f"{where}.{unknown[1]}", f"unknown key{near(unknown[1], known)}"
+        elif reason.startswith("Expected"):
+            reason += _given(content, where)
         place = (key + where).removeprefix(".")
         raise ValueError(f"{place}: {reason}" if place else reason) from None
+
+
+def _given(content: Any, where: str) -> str:
+    """Tell the number or the word that stands at a place such as `.server.batch_limit` or `.account[0].meters`."""
+    try:
+        for part in re.findall(r"[^.\[\]]+", where):
+            content = content[int(part)] if isinstance(content, list) else content[part]
+    except (LookupError, ValueError, TypeError):
+        return ""
+    return f", not {content!r}" if isinstance(content, (str, int, float)) else ""
 
 
 def _check(config: Config) -> None:
     """Check what the types do not say."""
     address = config.server.tcp_address
-    if address and not LOOPBACK.fullmatch(address):
+    if address and not (LOOPBACK.fullmatch(address) and int(address.rpartition(":")[2]) <= PORT_LIMIT):
         raise ValueError(f"server.tcp_address: {address!r} is not HOST:PORT on loopback, such as 127.0.0.1:8001")
     if config.start_policy not in config.policy:
         raise ValueError(

@@ -22,6 +22,7 @@ from daemon.points import Model, Point
 from daemon.reload import Reload
 from daemon.status import abort
 from daemon.version import VERSION
+from hal.open import simulated_by
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
@@ -83,7 +84,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
             reply.devices.add(
                 name=lane.name,
                 driver=lane.config.driver,
-                simulated=lane.device.simulated if lane.device else False,
+                simulated=simulated_by(lane.config.driver),
                 health="shed" if lane.shed else lane.state.value,
                 static_watts=lane.static_watts,
                 queued=lane.queued,

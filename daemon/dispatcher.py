@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daemon.background import repeat
 from daemon.budget import Budget
 from daemon.clock import NANO, Clock
-from daemon.config import PolicyConfig
+from daemon.config import PolicyConfig, near
 from daemon.errors import (
     STATUS,
     DeadlinePassed,
@@ -152,7 +152,7 @@ class Dispatcher:
         the host cannot keep the policy any more.
         """
         if name not in self.policies:
-            raise NotFound(f"no policy {name!r}; known are {', '.join(self.policies)}")
+            raise NotFound(f"no policy {name!r}{near(name, self.policies)}")
         previous, policy = self.router.name, self.policies[name]
         self._check(name, policy)
         self.router.name, self.router.policy = name, policy

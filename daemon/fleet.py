@@ -16,7 +16,7 @@ import structlog
 from daemon.background import repeat
 from daemon.calibration import NONE, Calibration
 from daemon.clock import NANO, Clock
-from daemon.config import DeviceConfig
+from daemon.config import DeviceConfig, near
 from daemon.errors import NotFound
 from daemon.health import unavailable
 from daemon.lane import Lane
@@ -85,7 +85,7 @@ class Fleet:
         """Find a model, its latest version where none is named. Raises `NotFound`."""
         versions = self.models.get(name)
         if not versions:
-            raise NotFound(f"no model {name[:64]!r}")
+            raise NotFound(f"no model {name[:64]!r}{near(name[:64], self.models)}")
         version = version or max(versions, key=int)
         if version not in versions:
             raise NotFound(f"model {name!r} has no version {version[:16]!r}; known are {', '.join(versions)}")

@@ -63,6 +63,11 @@ def open_device(
     raise ValueError(f"unknown driver {driver!r}; {hint}")
 
 
+def simulated_by(driver: str) -> bool:
+    """Tell whether a driver's devices stand in for hardware, before one is opened."""
+    return driver not in HARDWARE
+
+
 def boundary_of(driver: str) -> Boundary:
     """Tell what the joules of a driver's devices cover, before one is opened."""
     return Boundary.HOST if driver == "cpu" else Boundary.ACCELERATOR
@@ -70,4 +75,4 @@ def boundary_of(driver: str) -> Boundary:
 
 def model_provenance_of(driver: str) -> Provenance:
     """Tell what the figures of a driver's model are called, before a device is opened."""
-    return Provenance.MODELLED if driver in HARDWARE else Provenance.SIMULATED
+    return Provenance.SIMULATED if simulated_by(driver) else Provenance.MODELLED

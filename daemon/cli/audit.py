@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import EXIT_REFUSED, AsJson, fail, print_json, print_table
+from daemon.cli.output import EXIT_REFUSED, AsJson, fail, joules, print_json, print_table
 
 
 def audit(
@@ -35,7 +35,7 @@ def audit(
         rows = [
             (
                 each.invariant, each.promise, "broken" if each.violations else "kept",
-                ", ".join(f"{name} {figure:.9g}" for name, figure in each.figures.items()),
+                ", ".join(_figure(name, value) for name, value in each.figures.items()),
             )
             for each in findings
         ]  # fmt: skip
@@ -44,3 +44,13 @@ def audit(
             print(violation)
     if violations:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _figure(name: str, value: float) -> str:
+    """Write a figure for people: an energy with a fitting unit, a count in full."""
+    words = name.replace("_", " ")
+    if name.endswith("_nanojoules"):
+        return f"{words.removesuffix(' nanojoules')} {joules(value)}"
+    if name.endswith("_seconds"):
+        return f"{words.removesuffix(' seconds')} {value:.4g} s"
+    return f"{words} {value}" if isinstance(value, int) else f"{words} {value:.4g}"

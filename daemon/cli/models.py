@@ -30,12 +30,12 @@ def models_list(runtime: Runtime = None, json: AsJson = False) -> None:
         return
     rows = [
         (
-            f"{model.name}/{model.version}/{point.variant}", point.device, point.steps, f"{point.accuracy:.2%}",
-            f"{point.dynamic_joules:.3g}", f"{point.seconds:.3g}", point.provenance,
+            f"{model.name}/{model.version}/{point.variant}", point.device, point.steps, point.margin or "",
+            f"{point.accuracy:.2%}", f"{point.dynamic_joules:.3g}", f"{point.seconds:.3g}", point.provenance,
         )
         for model in reply.models for point in model.points
     ]  # fmt: skip
-    columns = ("variant", "device", "steps [1]", "accuracy [%]", "dynamic [J]", "time [s]", "provenance")
+    columns = ("variant", "device", "steps [1]", "margin [1]", "accuracy [%]", "dynamic [J]", "time [s]", "provenance")
     print_table("operating points", columns, rows)
     for problem in (problem for model in reply.models for problem in model.problems):
         print(f"not served: {problem}")
@@ -60,10 +60,14 @@ def models_inspect(
     print(f"data: {manifest.origin.data}; held out: {manifest.origin.held_out}")
     print(f"made by {manifest.tool} with: {manifest.origin.command}")
     rows = [
-        (point.steps, f"{point.accuracy:.2%}", f"{point.synaptic_operations:.0f}", f"{point.active_updates:.0f}")
+        (
+            point.steps, point.margin or "", f"{point.accuracy:.2%}", f"{point.synaptic_operations:.0f}",
+            f"{point.active_updates:.0f}",
+        )
         for point in manifest.operating_points
-    ]
-    print_table("operating points", ("steps [1]", "accuracy [%]", "synaptic operations [1]", "spikes [1]"), rows)
+    ]  # fmt: skip
+    columns = ("steps [1]", "margin [1]", "accuracy [%]", "synaptic operations [1]", "spikes [1]")
+    print_table("operating points", columns, rows)
 
 
 @app.command("verify")

@@ -12,6 +12,7 @@ import typer
 
 from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime
+from daemon.config import near
 from protos import jouled_pb2 as pb
 
 Runtime = Annotated[
@@ -91,7 +92,7 @@ def policy_show(
     known = _policies(runtime)
     chosen = [each for each in known if each.name == name or (not name and each.in_force)]
     if not chosen:
-        fail(f"no policy {name!r}; known are {', '.join(each.name for each in known)}")
+        fail(f"no policy {name!r}{near(name, [each.name for each in known])}")
     _print_policies(chosen, json)
 
 

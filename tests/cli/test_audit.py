@@ -36,6 +36,7 @@ def test_audit_of_a_good_journal(jouled: Jouled, tmp_path: Path) -> None:
     assert (said.status, said.err) == (0, "")
     assert "every accepted request ends in exactly one terminal status" in said.out
     assert "broken" not in said.out
+    assert "requests 3, ended 3" in said.out
     found = jouled("audit", tmp_path / "journal.db", "--json").json
     assert found["clean"] is True
     figures = {each["invariant"]: each["figures"] for each in found["findings"]}

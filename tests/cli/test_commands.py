@@ -227,7 +227,7 @@ def test_classify_what_is_no_image(jouled: Jouled, tmp_path: Path) -> None:
 def test_classify_with_an_unknown_model(jouled: Jouled, pictures: list[Path]) -> None:
     """A model that is not served is refused by its name."""
     said = jouled("classify", "letters", pictures[0])
-    assert (said.status, said.err) == (1, "jouled: NOT_FOUND: no model 'letters'\n")
+    assert (said.status, said.err) == (1, "jouled: NOT_FOUND: no model 'letters'; known are digits\n")
 
 
 def test_energy(jouled: Jouled, pictures: list[Path]) -> None:

@@ -62,7 +62,9 @@ def test_addresses_on_loopback(tmp_path: Path, address: str) -> None:
     assert config.load(path, tcp_address=address).server.tcp_address == address
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:8001", "127.0.0.1", "example.org:8001", "127.0.0.1:8001x", "[::]:8001"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8001", "127.0.0.1", "example.org:8001", "127.0.0.1:8001x", "[::]:8001", "127.0.0.1:65536"]
+)
 def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
     """Plain TCP off loopback is refused."""
     refusal = _refusal(tmp_path, MINIMAL + f'[server]\ntcp_address = "{address}"\n')
@@ -88,7 +90,7 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
         ('"accuracy"', '"pin"', "policy.all.pin: '' is neither snn, dnn nor a device"),
         ('"accuracy"', '"pin"\npin = "chap"', "policy.all.pin: 'chap' is neither snn, dnn nor a device; did you mean"),
         ('"accuracy"', '"saver"\npin = "snn"', "policy.all.pin: only strategy 'pin' takes it, the strategy is 'saver'"),
-        ("5.0", "-1.0", "policy.all.budget_watts: Expected `float` >= 0.0"),
+        ("5.0", "-1.0", "policy.all.budget_watts: Expected `float` >= 0.0, not -1.0"),
         ("5.0", "nan", "policy.all.budget_watts: Expected `float` >= 0.0"),
         ("5.0", "inf", "policy.all.budget_watts: Expected `float` <= 1000000.0"),
         ("5.0", '"5"', "policy.all.budget_watts: Expected `float`, got `str`"),
@@ -111,7 +113,7 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
         ("[device.chip]", '[device."No Good"]', "device.No Good: a name must match"),
         ("[policy.all]", '[policy.ALL]', "policy.ALL: a name must match"),
         ("5.0", "5.0\n[server]\nbatch_limt = 3", "server.batch_limt: unknown key; did you mean 'batch_limit'?"),
-        ("5.0", "5.0\n[server]\nbatch_limit = 0", "server.batch_limit: Expected `int` >= 1"),
+        ("5.0", "5.0\n[server]\nbatch_limit = 0", "server.batch_limit: Expected `int` >= 1, not 0"),
         ("5.0", '5.0\npower_down = ["chp"]', "policy.all.power_down: no such device 'chp'; did you mean 'chip'?"),
         ("5.0", '5.0\npower_down = "chip"', "policy.all.power_down: Expected `array`, got `str`"),
         (

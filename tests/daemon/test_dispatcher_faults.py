@@ -148,7 +148,7 @@ def test_unknown_policy(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with hosting(tmp_path, clock, ROOMY, Bench()) as host:
-            with pytest.raises(NotFound, match="no policy 'rumy'; known are roomy"):
+            with pytest.raises(NotFound, match="no policy 'rumy'; did you mean 'roomy'"):
                 host.dispatcher.set_policy("rumy")
             assert host.dispatcher.router.name == "roomy"
 

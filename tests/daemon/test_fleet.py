@@ -177,7 +177,7 @@ def test_find(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fleet.find("toy", "9").version == "9"
         with pytest.raises(NotFound, match="model 'toy' has no version '3'; known are 9, 10, 2"):
             fleet.find("toy", "3")
-        with pytest.raises(NotFound, match="no model 'tay'"):
+        with pytest.raises(NotFound, match="no model 'tay'; did you mean 'toy'"):
             fleet.find("tay", "")
         await fleet.close()
 

@@ -98,7 +98,7 @@ def test_number_that_is_none(daemon: Daemon, number: float) -> None:
 def test_unknown_model(daemon: Daemon) -> None:
     """A model that nobody serves is not found, by its name."""
     answer = refused(daemon, pb.ClassifyRequest(model="letters", image=b"x"))
-    assert (answer.code, answer.message) == (grpc.StatusCode.NOT_FOUND, "no model 'letters'")
+    assert (answer.code, answer.message) == (grpc.StatusCode.NOT_FOUND, "no model 'letters'; known are digits, tint")
 
 
 @pytest.mark.parametrize("version", ["7", "one"])

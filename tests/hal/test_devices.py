@@ -18,7 +18,7 @@ from hal.energy import ncs2
 from hal.errors import ArtifactError, CapacityError, DeviceUnavailable, HalError, InputError, Reason
 from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
-from hal.open import DRIVERS, boundary_of, model_provenance_of, open_device
+from hal.open import DRIVERS, boundary_of, model_provenance_of, open_device, simulated_by
 from hal.simulation import occupy
 from hal.snn import reader
 from hal.snn.placement import CORES_PER_CHIP, place
@@ -204,6 +204,7 @@ def test_worker_gives_equal_bits(opening: Opening, driver: str, images: NDArray[
     program, remote = here.load(resident), there.load(resident)
     described = ("name", "driver", "simulated", "provenance", "boundary", "kind", "batch_limit")
     assert [getattr(here, each) for each in described] == [getattr(there, each) for each in described]
+    assert here.simulated == simulated_by(driver)
     assert (here.static_watts(), here.reopening()) == (there.static_watts(), there.reopening())
     for steps, margin in _ways(resident):
         local, distant = program(images, steps, margin), remote(images, steps, margin)

@@ -107,8 +107,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
         _offer(operator, statuses, [CONTROL])
         await statuses.set(CONTROL, SERVING)
-        following = asyncio.create_task(statuses.follow(dispatcher.fleet, services))
-        stack.callback(following.cancel)
+        _beside(stack, statuses.follow(dispatcher.fleet, services))
         if config.server.tcp_address:
             _bind(inference, config.server.tcp_address)
         _bind_socket(inference, places.inference_socket)
@@ -118,10 +117,8 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await inference.start()
         await operator.start()
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
-        watching = asyncio.create_task(supervisor.watch(lambda: _summary(dispatcher, clock)))
-        stack.callback(watching.cancel)
-        reloading = asyncio.create_task(repeat("reload", partial(reload.when, hangup)))
-        stack.callback(reloading.cancel)
+        _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
+        _beside(stack, repeat("reload", partial(reload.when, hangup)))
         log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
         await stop.wait()
         supervisor.notify("STOPPING=1")
@@ -132,6 +129,11 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await control.end_streams()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
+
+
+def _beside(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Let something go on until the stack is left."""
+    stack.callback(asyncio.create_task(work).cancel)
 
 
 def _summary(dispatcher: Dispatcher, clock: Clock) -> str:

@@ -31,13 +31,16 @@ class Reset(StrEnum):
     ZERO = "zero"
 
 
+INSTALL_EXTRA = ".venv/bin/uv sync --frozen --inexact --extra compile"
+
+
 @contextmanager
 def _offline_errors() -> Iterator[None]:
     """Turn what is wrong with a file or an extra into a sentence and an exit status."""
     try:
         yield
     except ModuleNotFoundError as error:
-        fail(f"this command needs the module {error.name}: pip install 'jouled[compile]'")
+        fail(f"this command needs the module {error.name} of the extra 'compile'; in a clone: {INSTALL_EXTRA}")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
     except HalError as error:

@@ -18,16 +18,13 @@ STEP_SECONDS = 120
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Send a state to the supervisor, if there is one."""
+    """Send a state to the supervisor, if there is one. One that does not read its socket is not waited for."""
     address = environment.get("NOTIFY_SOCKET")
-    if address:
-        _send(address, state, 0)
-
-
-def _send(address: str, state: str, flags: int) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel, suppress(BlockingIOError):
         channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.send(state.encode(), flags)
+        channel.send(state.encode(), socket.MSG_DONTWAIT)
 
 
 def starting(step: str) -> None:
@@ -51,14 +48,13 @@ async def watch(status: Callable[[], str], environment: Mapping[str, str] = os.e
     """Ping the watchdog and renew the status line until cancelled.
 
     This runs on the event loop, so a ping shows that the loop turns: that requests are taken and answered. A device
-    that hangs does not stop it. A supervisor that does not read its socket is not waited for.
+    that hangs does not stop it.
     """
-    address, seconds = environment.get("NOTIFY_SOCKET"), ping_seconds(environment)
-    if address is None:
+    seconds = ping_seconds(environment)
+    if "NOTIFY_SOCKET" not in environment:
         return
 
     def ping() -> None:
-        with suppress(BlockingIOError):
-            _send(address, ("WATCHDOG=1\n" if seconds else "") + f"STATUS={status()}", socket.MSG_DONTWAIT)
+        notify(("WATCHDOG=1\n" if seconds else "") + f"STATUS={status()}", environment)
 
     await repeat("status", ping, seconds or STATUS_SECONDS)

@@ -2,9 +2,10 @@
 
     python -m tests.bench.overhead [--json FILE] [--rounds N] [--requests N]
 
-Both servers run on uvloop, each in a process of its own, and are driven in turn by the same client over a Unix socket
-with eight requests at a time. The daemon has the shipped configuration. The time that the program itself runs is
-measured inside the daemon and left out.
+Both servers run on uvloop, each in a process of its own, and are driven in turn by the same client over a Unix socket:
+with eight requests at a time, where the echo is the quicker one and each does as much as it can, and both at the same
+steady rate. The daemon has the shipped configuration. The time that the program itself runs is measured inside the
+daemon and left out.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONCURRENCY = 8
+# Requests per second of the steady rate, about a third of what the daemon can do.
+STEADY_RATE = 1000
 METHOD = "/jouled.v1.Classifier/Classify"
 
 
@@ -78,8 +81,8 @@ def _count(program: Any, total: NDArray[np.int64]) -> None:
     program.__call__ = counted
 
 
-async def _drive(address: str, requests: int) -> float:
-    """Send requests, eight at a time; give the rate."""
+async def _drive(address: str, requests: int, rate: float) -> float:
+    """Send requests at a steady rate, or where that is 0 eight at a time; give the rate that came of it."""
     image = np.zeros((8, 8), np.uint8)
     tensor = pb.Tensor(dtype="uint8", shape=image.shape, data=image.tobytes())
     request = pb.ClassifyRequest(model="digits", tensor=tensor).SerializeToString()
@@ -94,8 +97,15 @@ async def _drive(address: str, requests: int) -> float:
                 left -= 1
                 await call(request, timeout=5)
 
+        async def send_at(moment: float) -> None:
+            await asyncio.sleep(moment - time.perf_counter())
+            await call(request, timeout=5)
+
         started = time.perf_counter()
-        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+        if rate:
+            await asyncio.gather(*(send_at(started + index / rate) for index in range(requests)))
+        else:
+            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
         return requests / (time.perf_counter() - started)
 
 
@@ -104,9 +114,11 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def measure(rounds: int, requests: int) -> dict[str, float]:
-    """Measure both servers in turn; give medians over the rounds, seconds of CPU per request, and their ratio."""
-    rows: dict[str, list[float]] = {"echo": [], "daemon": [], "program": [], "ratio": [], "rate": [], "echo_rate": []}
+def measure(rounds: int, requests: int) -> dict[str, dict[str, float]]:
+    """Measure both servers in turn, eight requests at a time and at a steady rate.
+
+    Gives medians over the rounds: seconds of CPU per request, and their ratio.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         addresses = {"echo": f"unix:{folder / 'echo.sock'}", "daemon": f"unix:{folder / 'run' / 'jouled.sock'}"}
@@ -118,22 +130,32 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
         try:
             for address in addresses.values():
                 _wait_for_socket(address)
-                uvloop.run(_drive(address, requests))
-            for _ in range(rounds):
-                for role, address in addresses.items():
-                    before, program = _cpu_seconds(servers[role]), _program_seconds(folder)
-                    rate = uvloop.run(_drive(address, requests))
-                    own = _program_seconds(folder) - program
-                    rows[role].append((_cpu_seconds(servers[role]) - before - own) / requests)
-                    rows["rate" if role == "daemon" else "echo_rate"].append(rate)
-                    if role == "daemon":
-                        rows["program"].append(own / requests)
-                        rows["ratio"].append(rows["daemon"][-1] / rows["echo"][-1])
+                uvloop.run(_drive(address, requests, 0))
+            return {
+                "closed": _compare(servers, addresses, folder, rounds, requests, 0),
+                "steady": _compare(servers, addresses, folder, rounds, requests, STEADY_RATE),
+            }
         finally:
             for server in servers.values():
                 server.terminate()
             for server in servers.values():
                 server.wait(30)
+
+
+def _compare(
+    servers: dict[str, psutil.Popen], addresses: dict[str, str], folder: Path, rounds: int, requests: int, rate: float
+) -> dict[str, float]:
+    rows: dict[str, list[float]] = {"echo": [], "daemon": [], "program": [], "ratio": [], "rate": [], "echo_rate": []}
+    for _ in range(rounds):
+        for role, address in addresses.items():
+            before, program = _cpu_seconds(servers[role]), _program_seconds(folder)
+            reached = uvloop.run(_drive(address, requests, rate))
+            own = _program_seconds(folder) - program
+            rows[role].append((_cpu_seconds(servers[role]) - before - own) / requests)
+            rows["rate" if role == "daemon" else "echo_rate"].append(reached)
+            if role == "daemon":
+                rows["program"].append(own / requests)
+                rows["ratio"].append(rows["daemon"][-1] / rows["echo"][-1])
     return {key: statistics.median(values) for key, values in rows.items()}
 
 
@@ -163,10 +185,12 @@ def main() -> None:
         _serve_counting(options.folder)
     else:
         result = measure(options.rounds, options.requests)
-        print(f"bare echo {result['echo'] * 1e6:7.1f} us of CPU per request, {result['echo_rate']:6.0f} requests/s")
-        print(f"daemon    {result['daemon'] * 1e6:7.1f} us of CPU per request, {result['rate']:6.0f} requests/s")
-        print(f"program   {result['program'] * 1e6:7.1f} us of CPU per request, not counted above")
-        print(f"ratio     {result['ratio']:7.2f} (bar: 2.0)")
+        for title, found in (("eight at a time", result["closed"]), ("both at the same rate", result["steady"])):
+            print(title)
+            print(f"  bare echo {found['echo'] * 1e6:7.1f} us of CPU per request, {found['echo_rate']:6.0f} requests/s")
+            print(f"  daemon    {found['daemon'] * 1e6:7.1f} us of CPU per request, {found['rate']:6.0f} requests/s")
+            print(f"  program   {found['program'] * 1e6:7.1f} us of CPU per request, not counted above")
+            print(f"  ratio     {found['ratio']:7.2f} (bar: 2.0)")
         if options.json:
             options.json.write_text(json.dumps(result, indent=2) + "\n")
 

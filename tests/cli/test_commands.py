@@ -312,13 +312,16 @@ def test_models_inspect_of_what_is_none(jouled: Jouled, copy: Path) -> None:
     assert said.err.startswith("jouled: digits/1/snn: network.json has SHA-256 ")
 
 
-def test_import_without_the_extra(jouled: Jouled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_without_the_extra(tmp_path: Path) -> None:
     """A module that the daemon does without is named with the way to install it."""
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    said = jouled("import", tmp_path / "toy.net", "--out", tmp_path)
-    assert (said.status, said.out) == (1, "")
-    assert said.err.startswith("jouled: this command needs the module h5py of the extra 'compile'; in a clone: .venv/")
-    assert "uv sync --frozen --inexact --extra compile" in said.err
+    script = "import sys; sys.modules['h5py'] = None; from daemon.cli.main import run; run()"
+    command = [sys.executable, "-c", script, "import", str(tmp_path / "toy.net"), "--out", str(tmp_path)]
+    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.startswith(
+        "jouled: this command needs the module h5py of the extra 'compile'; in a clone: .venv/"
+    )
+    assert "uv sync --frozen --inexact --extra compile" in said.stderr
 
 
 def test_models_verify(jouled: Jouled, copy: Path) -> None:

@@ -120,7 +120,7 @@ def test_kill_under_load_loses_nothing_acknowledged(
     """
     first = start_daemon(STICK, state=tmp_path)
     ended: queue.SimpleQueue[grpc.Future[pb.ClassifyReply]] = queue.SimpleQueue()
-    calls = [first.classifier.Classify.future(digit_request(image), timeout=CALL_SECONDS) for _ in range(200)]
+    calls = [first.classifier.Classify.future(digit_request(image), timeout=CALL_SECONDS) for _ in range(1000)]
     for call in calls:
         call.add_done_callback(ended.put)
     for _ in range(answered):

@@ -42,7 +42,7 @@ REQUESTS_PER_SWITCH = 150
 ANSWERS = (60, 20, 120)
 LIVES = (0.2, 1.2)
 DEADLINES = (0.05, 0.5, 5.0)
-CLEAN_LOG = ["requests of a daemon that died are charged in full"]
+CLEAN_LOG = ["requests of a daemon that died are charged in full", "figures of a daemon that died stay provisional"]
 
 
 def stick_policies(*answers: int, window_seconds: float = WINDOW_SECONDS) -> str:

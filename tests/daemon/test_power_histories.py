@@ -156,7 +156,8 @@ def _play(window: int, chapters: Chapters) -> _Play:
 def test_never_over_the_limit(window: int, chapters: Chapters) -> None:
     """Whatever goes up and down, any window holds the largest limit in force in it, static power included.
 
-    A limit is in force until what was dispatched under it has ended.
+    A limit is in force until what was dispatched under it has ended. While the policy's own limit is zero, static power
+    is left out: a device that an earlier policy brought up may not be off yet.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(power_module, "FLOOR_NANOSECONDS", 4)

@@ -16,9 +16,10 @@ from typing import Annotated
 import msgspec
 
 from daemon.clock import NANO
-from daemon.config import DeviceConfig, Section, near
+from daemon.config import DeviceConfig, Section
 from daemon.errors import ConfigError
 from daemon.points import Point
+from hal.names import near
 
 FORMAT = 1
 ON, OFF = "on", "off"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from daemon.budget import Limit, limit_of
 from daemon.errors import ConfigError
 from hal.artifact import NAME
+from hal.names import near
 from hal.open import DRIVERS
 from hal.usb import PORT
 
@@ -280,10 +280,3 @@ def _check_fallback(name: str, devices: dict[str, DeviceConfig]) -> None:
             raise ValueError(f"device.{name}.fallback: {' -> '.join([*chain, fallback])} goes in a circle")
         chain.append(fallback)
         fallback = devices[fallback].fallback
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known word, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daemon.background import repeat
 from daemon.budget import Budget
 from daemon.clock import NANO, Clock
-from daemon.config import PolicyConfig, near
+from daemon.config import PolicyConfig
 from daemon.errors import (
     STATUS,
     DeadlinePassed,
@@ -36,6 +36,7 @@ from daemon.switchboard import STEP_SECONDS, Switchboard
 from daemon.waiting import WaitingLine
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
+from hal.names import near
 
 if TYPE_CHECKING:
     import numpy as np

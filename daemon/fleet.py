@@ -16,7 +16,7 @@ import structlog
 from daemon.background import repeat
 from daemon.calibration import NONE, Calibration
 from daemon.clock import NANO, Clock
-from daemon.config import DeviceConfig, near
+from daemon.config import DeviceConfig
 from daemon.errors import NotFound
 from daemon.health import unavailable
 from daemon.lane import Lane
@@ -24,6 +24,7 @@ from daemon.points import Model, Point, points_of
 from hal.artifact import Artifact
 from hal.device import Device
 from hal.errors import ArtifactError, CapacityError
+from hal.names import near
 
 # The start waits so long for devices; one that takes longer serves when it is ready.
 START_SECONDS = 120.0

@@ -15,8 +15,9 @@ import psutil
 import structlog
 
 from daemon.background import repeat
-from daemon.config import TriggerConfig, near
+from daemon.config import TriggerConfig
 from daemon.errors import PolicyRefused, RequestError
+from hal.names import near
 
 LOOK_SECONDS = 5.0
 # The number of a trigger that the configuration no longer has.

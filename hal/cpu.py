@@ -1,6 +1,8 @@
 """The host CPU as a device, through OpenVINO.
 
-Its energy is modelled: the CPU seconds of the inference times the watts of a busy core, which the operator states.
+Its energy is modelled: the CPU seconds of the inference times the watts of a busy core, which the operator states. The
+calling thread works as one of the network's threads, so its CPU time, times their number, is that of all; it does not
+run on while other programs have the core.
 Static power is the host's and counts only where a meter of the host is configured.
 """
 
@@ -46,14 +48,16 @@ class Cpu:
         network = DenseNetwork(artifact, threads=self._threads)
         spec = artifact.manifest.input
         blank = np.zeros((1, *spec.shape), spec.dtype)
-        runs = []
+        watts = self._core_watts * self._threads
+        runs, busy = [], []
         for _ in range(WARM_UP_RUNS):
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.thread_time()
             network(blank)
             runs.append(time.perf_counter() - started)
-        seconds = statistics.median(runs[WARM_UP_RUNS // 2 :])
-        watts = self._core_watts * self._threads
-        return CpuProgram(network, watts, Cost(seconds * watts, self._time_limit_seconds * watts, seconds))
+            busy.append(time.thread_time() - cpu_started)
+        warm = slice(WARM_UP_RUNS // 2, None)
+        joules = statistics.median(busy[warm]) * watts
+        return CpuProgram(network, watts, Cost(joules, self._time_limit_seconds * watts, statistics.median(runs[warm])))
 
     def unload(self, artifact: Artifact) -> None:
         """Nothing is kept beyond the program."""
@@ -91,8 +95,8 @@ class CpuProgram:
 
     def __call__(self, images: NDArray[np.generic], steps: int, margin: int = 0) -> Inference:
         """Classify the images."""
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         scores = self._network(images)
+        joules = (time.thread_time() - cpu_started) * self._watts
         seconds = time.perf_counter() - started
-        joules = seconds * self._watts
         return Inference(scores, 1, seconds, joules, joules * RELATIVE_UNCERTAINTY, 0.0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from hal.device import Boundary, Provenance
+from hal.names import near
 
 if TYPE_CHECKING:
     from hal.device import Device
@@ -58,9 +58,7 @@ def open_device(
 
         plugin = MYRIAD if driver == "ncs2" else CPU
         return Ncs2(name, plugin=plugin, usb_port=usb_port, time_limit_seconds=time_limit_seconds)
-    near = difflib.get_close_matches(driver, DRIVERS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known drivers are {', '.join(DRIVERS)}"
-    raise ValueError(f"unknown driver {driver!r}; {hint}")
+    raise ValueError(f"unknown driver {driver!r}{near(driver, DRIVERS)}")
 
 
 def simulated_by(driver: str) -> bool:

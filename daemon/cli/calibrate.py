@@ -21,12 +21,13 @@ from daemon.calibration import Calibration, DeviceFigures
 from daemon.cli.output import AsJson, fail, joules, print_json, print_table
 from daemon.client import default_runtime, default_state
 from daemon.clock import NANO, boot_nanoseconds
-from daemon.config import Config, near
+from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.opening import open_configured
 from daemon.repository import SHIPPED, scan
 from hal.energy.frontier import Found, choose, detect
 from hal.errors import HalError
+from hal.names import near
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import typer
 from daemon.cli.output import EXIT_USAGE, AsJson, fail, joules, print_json, print_table, trial_progress
 from daemon.repository import SHIPPED
 from hal.errors import HalError
+from hal.names import near
 
 
 class Engine(StrEnum):
@@ -207,9 +207,7 @@ def _version_folder(model: str, repository: Path) -> Path:
     versions = [path for path in (repository / model).glob("*/") if path.name.isdecimal()] if model else []
     if not versions:
         known = sorted(path.name for path in repository.glob("*/") if any(path.glob("*/*/")))
-        near = difflib.get_close_matches(model, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"{repository} has {', '.join(known) or 'none'}"
-        fail(f"{model}: no such model; {hint}")
+        fail(f"{model}: no such model{near(model, known)}")
     return max(versions, key=lambda path: int(path.name))
 
 

@@ -12,7 +12,7 @@ import typer
 
 from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime
-from daemon.config import near
+from hal.names import near
 from protos import jouled_pb2 as pb
 
 Runtime = Annotated[

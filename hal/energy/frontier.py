@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
@@ -10,6 +9,7 @@ from hal.device import Boundary
 from hal.energy.hwmon import find_sensors
 from hal.energy.meter import MeterBoundary, MeterError
 from hal.energy.powercap import find_zones
+from hal.names import near
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,9 +145,7 @@ def _check_apart(meters: Mapping[str, Found], named: Sequence[str]) -> None:
 def _known(kind: str, name: str, known: Mapping[str, object]) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
-    raise FrontierError(f"unknown {kind} {name!r}; {hint}")
+    raise FrontierError(f"unknown {kind} {name!r}{near(name, known)}")
 
 
 def _why_beside(entry: Found, chosen: set[str]) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from daemon.clock import Clock
 from daemon.config import Server
-from daemon.dispatcher import Answer, Dispatcher
+from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, RequestError
+from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor, decode_image
 from daemon.ledger import Energy
 from daemon.points import Model
@@ -64,7 +65,7 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
         wanted = check_constraints(
             self._clock(), remaining_seconds, self._server, len(images), maximum, request.min_accuracy
         )
-        answer = await self._dispatcher.classify(model.points, images, wanted)
+        answer = await self._dispatcher.classify(model, images, wanted)
         return _reply(request, model, answer)
 
     def _tensor(self, request: pb.ClassifyRequest, model: Model) -> NDArray[np.generic]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from daemon.background import repeat
 from daemon.budget import Budget
@@ -23,11 +23,12 @@ from daemon.errors import (
     Unavailable,
 )
 from daemon.fleet import Fleet
+from daemon.flight import Answer, Flight, record
 from daemon.journal import Journal, Record
 from daemon.lane import Job, Outcome
 from daemon.ledger import Energy, with_failures
 from daemon.metering import Metering
-from daemon.points import Point
+from daemon.points import Model
 from daemon.policies import check
 from daemon.power import Power, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
@@ -43,55 +44,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Answer(NamedTuple):
-    """What a request came to. `scores` is (N, classes)."""
-
-    request_id: int
-    scores: NDArray[np.float32]
-    steps: int
-    point: Point
-    policy: str
-    energy: Energy
-    device_seconds: float
-    queue_seconds: float
-    journaled: bool
-
-
-@dataclass(eq=False)
-class _Flight:
-    """A request under way: what its record needs, and the attempt that runs now.
-
-    `ended_as` is its terminal status once that is decided, `sequence` the number of the record that says so; an attempt
-    that lands later only adds what it spent.
-    `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded. `failures` are the
-    attempts that failed, which may have spent `failed_nanojoules`.
-    """
-
-    request_id: int
-    accepted_unix: int
-    accepted: int
-    images: int
-    deadline: int
-    landing: asyncio.Future[Answer]
-    policy: str = ""
-    reign: int = 0
-    job: Job | None = None
-    landed: Job | None = None
-    energy: Energy | None = None
-    waited: bool = False
-    reserved_nanojoules: int = 0
-    failures: int = 0
-    failed_nanojoules: int = 0
-    ended_as: str = ""
-    sequence: int = 0
-
-
 class _Recalled(Exception):
     """A policy switch took a queued request back: it is decided again."""
 
 
 class Dispatcher:
-    """Serves requests under the policy in force. Everything runs on the event loop."""
+    """Serves requests under the policy in force. Everything runs on the event loop.
+
+    Each of the `listeners` is called once for every request that has ended, with its record as the journal has it. They
+    are on the way of every answer: they add up and return, and they never raise.
+    """
 
     def __init__(
         self,
@@ -106,12 +68,13 @@ class Dispatcher:
         """Put the start policy in force. Raises `PolicyRefused` for a policy that this host cannot keep."""
         self.policies = policies
         self.fleet = fleet
+        self.listeners: list[Callable[[Record], None]] = []
         self._journal = journal
         self._clock = clock
         self._unix = unix
         self._loop = asyncio.get_running_loop()
         self._waiting = WaitingLine()
-        self._flying: dict[Job, _Flight] = {}
+        self._flying: dict[Job, Flight] = {}
         supplies = [
             Supply(lane.name, lane.static_watts, lane.reopening, since=clock()) for lane in fleet.lanes.values()
         ]
@@ -202,32 +165,30 @@ class Dispatcher:
         """Power idle devices down and others up, for ever."""
         await repeat("power", lambda: self.switchboard.step(self.router.policy), STEP_SECONDS)
 
-    async def classify(self, points: list[Point], images: NDArray[np.generic], wanted: Constraints) -> Answer:
-        """Answer a checked request for a model of these points. Raises a `RequestError`.
+    async def classify(self, model: Model, images: NDArray[np.generic], wanted: Constraints) -> Answer:
+        """Answer a checked request for a model. Raises a `RequestError`.
 
         Either way the journal has the request's end first.
         """
         number, landing = self._journal.next_request_id(), self._loop.create_future()
-        flight = _Flight(number, self._unix(), self._clock(), len(images), wanted.deadline, landing)
+        flight = Flight(number, model, self._unix(), self._clock(), len(images), wanted.deadline, landing)
         try:
-            return await self._serve(flight, points, images, wanted)
+            return await self._serve(flight, images, wanted)
         except RequestError as error:
             flight.ended_as = STATUS[type(error)]
-            self._journal.finished([self._record(flight)])
+            self._end([flight])
             raise
         except asyncio.CancelledError:
             if not flight.ended_as:
                 flight.ended_as = "deadline" if self._clock() >= wanted.deadline else "cancelled"
                 if flight.job is None:
-                    self._journal.finished([self._record(flight)])
+                    self._end([flight])
             raise
         finally:
             self._pass_on(flight)
 
-    async def _serve(
-        self, flight: _Flight, points: list[Point], images: NDArray[np.generic], wanted: Constraints
-    ) -> Answer:
-        tried: set[str] = set()
+    async def _serve(self, flight: Flight, images: NDArray[np.generic], wanted: Constraints) -> Answer:
+        points, tried = flight.model.points, set[str]()
         while True:
             flight.policy, flight.reign = self.router.name, self.reign
             now = self._clock()
@@ -263,7 +224,7 @@ class Dispatcher:
         return NoCandidate(f"no operating point meets the constraints under policy {self.router.name!r}")
 
     async def _fly(
-        self, flight: _Flight, dispatch: Dispatch, images: NDArray[np.generic], deadline: int, now: int
+        self, flight: Flight, dispatch: Dispatch, images: NDArray[np.generic], deadline: int, now: int
     ) -> Answer:
         """Make one attempt. Raises `DeviceUnavailable`, `DeadlinePassed`, `_Recalled`."""
         point, reservation = dispatch
@@ -285,13 +246,13 @@ class Dispatcher:
 
     def _landed(self, jobs: list[Job], outcome: Outcome) -> None:
         """Settle a batch that ended on its device, record it with one write, then let its requests go on."""
-        records, answered = [], []
+        ended, answered = [], []
         for job in jobs:
             flight = self._flying.pop(job)
             flight.job, flight.landed = None, job
             flight.energy = energy = self._settle(flight, job, outcome)
             if flight.ended_as:
-                records.append(self._record(flight))
+                ended.append(flight)
             elif flight.landing.done():
                 # Cancelled or expired in this turn of the loop: its request is about to end and records what it spent.
                 continue
@@ -300,22 +261,38 @@ class Dispatcher:
                 flight.landing.set_exception(failure)
             elif energy is not None:
                 flight.ended_as = "ok"
-                seconds = outcome.seconds * flight.images / len(outcome.scores)
-                records.append(self._record(flight, seconds))
-                answered.append((flight, job, outcome, energy, seconds))
-        journaled = self._journal.finished(records) if records else True
-        for flight, job, inference, energy, seconds in answered:
+                flight.device_seconds = outcome.seconds * flight.images / len(outcome.scores)
+                ended.append(flight)
+                answered.append((flight, job, outcome, energy))
+        journaled = self._end(ended) if ended else True
+        for flight, job, inference, energy in answered:
             scores = inference.scores[job.first : job.first + flight.images]
             queued = (job.started - flight.accepted) / NANO
             flight.landing.set_result(
                 Answer(
                     flight.request_id, scores, inference.steps, job.point, flight.policy,
-                    with_failures(energy, flight.failed_nanojoules), seconds, queued, journaled,
+                    with_failures(energy, flight.failed_nanojoules), flight.device_seconds, queued, journaled,
                 )
             )  # fmt: skip
         self._waiting.wake()
 
-    def _settle(self, flight: _Flight, job: Job, outcome: Outcome) -> Energy | None:
+    def _end(self, flights: list[Flight]) -> bool:
+        """Record how requests ended, with one write; tell of those of which no attempt runs any more.
+
+        False when the journal could not take it.
+        """
+        records, now = [], self._clock()
+        for flight in flights:
+            flight.sequence = flight.sequence or self._journal.next_sequence()
+            records.append(record(flight, now))
+        journaled = self._journal.finished(records)
+        for flight, ended in zip(flights, records, strict=True):
+            if flight.job is None:
+                for listener in self.listeners:
+                    listener(ended)
+        return journaled
+
+    def _settle(self, flight: Flight, job: Job, outcome: Outcome) -> Energy | None:
         """Turn a reservation into what was spent; an attempt that never ran gives it back."""
         if isinstance(outcome, Inference):
             static_watts = self.fleet.lanes[job.point.device].static_watts
@@ -361,22 +338,7 @@ class Dispatcher:
         self._waiting.wake()
         return True
 
-    def _record(self, flight: _Flight, device_seconds: float = 0.0) -> Record:
-        """Make the request's terminal record. While an attempt still runs, its reservation stands for its energy."""
-        energy, ran = flight.energy, flight.job or flight.landed
-        ended = ran.ended if energy and ran else self._clock()
-        if flight.job is not None:
-            held, point = flight.job.reservation.nanojoules, flight.job.point
-            energy = Energy(held, 0, held, point.provenance, point.boundary, "shared")
-        flight.sequence = flight.sequence or self._journal.next_sequence()
-        return Record(
-            flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
-            ended, ran.point if ran else None, ran.started if ran else 0,
-            flight.reserved_nanojoules, energy, device_seconds, flight.deadline,
-            flight.sequence,
-        )  # fmt: skip
-
-    async def _wait(self, flight: _Flight, until: int, now: int) -> None:
+    async def _wait(self, flight: Flight, until: int, now: int) -> None:
         """Wait until `until`, or until a settlement makes room and this request is the first in line.
 
         One that waited in vain keeps its place.
@@ -384,7 +346,7 @@ class Dispatcher:
         waited, flight.waited = flight.waited, True
         await self._waiting.wait((until - now) / NANO, first=waited)
 
-    def _pass_on(self, flight: _Flight) -> None:
+    def _pass_on(self, flight: Flight) -> None:
         """Let the next in line try as well, now that this one has what it waited for, or never will."""
         if flight.waited:
             flight.waited = False

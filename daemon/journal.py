@@ -43,7 +43,12 @@ class JournalError(Exception):
 
 
 class Record(NamedTuple):
-    """The terminal record of a request. Times are the clock's nanoseconds, but `accepted_unix` those since 1970."""
+    """The terminal record of a request. Times are the clock's nanoseconds, but `accepted_unix` those since 1970.
+
+    `point`, `started` and `energy` are those of the attempt that was answered or ran last, in a batch of `batch`
+    images; `failed_nanojoules` is what failed attempts may have spent, `policy` the one that decided last. What follows
+    the sequence is not in the journal's line.
+    """
 
     request_id: int
     reign: int
@@ -59,6 +64,21 @@ class Record(NamedTuple):
     device_seconds: float = 0.0
     deadline: int = 0
     sequence: int = 0
+    model: str = ""
+    version: str = ""
+    policy: str = ""
+    batch: int = 0
+    failed_nanojoules: int = 0
+
+    @property
+    def queue_nanoseconds(self) -> int:
+        """Tell how long it was not running: until the attempt that counts began, or until the end without one."""
+        return (self.started or self.ended) - self.accepted
+
+    @property
+    def compute_nanoseconds(self) -> int:
+        """Tell how long its attempt ran, with the batch that it was part of."""
+        return self.ended - self.started if self.started else 0
 
 
 class FailedAttempt(NamedTuple):

@@ -44,8 +44,8 @@ class Job:
     """A batch of images on its way through a device's queue.
 
     Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. The inference may
-    be of a larger batch, of which this job's images begin at `first`. Times are the clock's nanoseconds. Whoever claims
-    a job first decides its fate: the device's thread or who calls it off.
+    be of a larger batch of `batch` images, of which this job's begin at `first`. Times are the clock's nanoseconds.
+    Whoever claims a job first decides its fate: the device's thread or who calls it off.
     """
 
     point: Point
@@ -54,6 +54,7 @@ class Job:
     reservation: Reservation
     expected_seconds: float
     first: int = 0
+    batch: int = 0
     started: int = 0
     ended: int = 0
     _claim: threading.Lock = field(default_factory=threading.Lock)
@@ -275,11 +276,11 @@ class Lane:
         if not timely:
             return
         images, started = 0, self.occupancy.begin()
+        batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         for job in timely:
-            job.started, job.first = started, images
+            job.started, job.first, job.batch = started, images, len(batch)
             images += len(job.images)
         point = timely[0].point
-        batch = timely[0].images if len(timely) == 1 else np.concatenate([job.images for job in timely])
         self._running = timely
         try:
             inference = point.program(batch, point.steps, point.margin)

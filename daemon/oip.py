@@ -13,8 +13,9 @@ import numpy as np
 from daemon import oip_models
 from daemon.clock import NANO, Clock
 from daemon.config import Server
-from daemon.dispatcher import Answer, Dispatcher
+from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, RequestError
+from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
 from daemon.oip_models import DATATYPES
@@ -138,7 +139,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         classes = _classes(request, model)
         images = _images(request, model, self._server.batch_limit)
         wanted = self._wanted(request, remaining_seconds, len(images))
-        answer = await self._dispatcher.classify(model.points, images, wanted)
+        answer = await self._dispatcher.classify(model, images, wanted)
         return _response(request, model, answer, classes)
 
     def _wanted(self, request: pb.ModelInferRequest, remaining_seconds: float | None, images: int) -> Constraints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,11 +14,13 @@ import pytest
 from daemon import lane as lane_module
 from daemon.clock import NANO
 from daemon.config import DeviceConfig, MetersConfig, PolicyConfig
-from daemon.dispatcher import Answer, Dispatcher
+from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
-from daemon.journal import Journal
+from daemon.flight import Answer
+from daemon.journal import Journal, Record
+from daemon.journal_store import MAINTENANCE
 from daemon.metering import Metering, open_metering
-from daemon.points import Point
+from daemon.points import Model, Point
 from daemon.router import Constraints
 from hal.artifact import Artifact, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.device import Boundary, Cost, Inference, Kind, Provenance
@@ -186,17 +188,27 @@ class Host:
     fleet: Fleet
     metering: Metering
     dispatcher: Dispatcher
+    # The records of the requests that have ended, as the dispatcher's listeners are told.
+    ended: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dispatcher.listeners.append(self.ended.append)
+
+    @property
+    def model(self) -> Model:
+        """Give the one model."""
+        return self.fleet.models["toy"]["1"]
 
     @property
     def points(self) -> list[Point]:
         """Give the operating points of the one model."""
-        return self.fleet.models["toy"]["1"].points
+        return self.model.points
 
     def ask(self, images: int = 1, *, seconds: float = 1.0, value: int = 0, **wanted: Any) -> asyncio.Task[Answer]:
         """Send a request."""
         constraints = Constraints(self.clock() + round(seconds * NANO), images, **wanted)
         pixels = np.full((images, 1, 2), value, np.uint8)
-        return asyncio.ensure_future(self.dispatcher.classify(self.points, pixels, constraints))
+        return asyncio.ensure_future(self.dispatcher.classify(self.model, pixels, constraints))
 
     def rows(self) -> list[tuple[str, int]]:
         """Give status and dynamic nanojoules of every request so far, as the store has them."""
@@ -223,10 +235,13 @@ class Host:
             await self.fleet.changed.wait()
 
     def at_rest(self) -> bool:
-        """Tell whether nothing is queued, reserved or waiting."""
+        """Tell whether nothing is queued, reserved or waiting, and each end was told once, as the journal has it."""
         dispatcher, lanes = self.dispatcher, self.fleet.lanes.values()
         held = dispatcher.budget.reserved_nanojoules or dispatcher._flying or dispatcher._waiting
-        return not held and all(lane.queued == 0 and lane.backlog_seconds == 0.0 for lane in lanes)
+        told = [record.status for record in sorted(self.ended)]
+        recorded = [status for status, _ in self.rows() if status != MAINTENANCE]
+        idle = all(lane.queued == 0 and lane.backlog_seconds == 0.0 for lane in lanes)
+        return not held and idle and told == recorded
 
 
 @asynccontextmanager

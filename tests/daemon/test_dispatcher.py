@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from daemon.dispatcher import Answer
+    from daemon.flight import Answer
     from tests.daemon.builders import Host
 
 # Joules of a bench come in hundreds of nanojoules, so the budgets here are nanowatts.

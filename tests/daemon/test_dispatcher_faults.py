@@ -30,7 +30,7 @@ from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, t
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daemon.dispatcher import Answer
+    from daemon.flight import Answer
     from daemon.journal_store import SummaryRow
     from tests.daemon.builders import Host
 

@@ -66,7 +66,7 @@ def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
         for name in fleet.lanes:
             dispatcher.set_policy(name)
             wanted = Constraints(boot_nanoseconds() + 60 * NANO)
-            answers += await asyncio.gather(*(dispatcher.classify(model.points, images, wanted) for _ in range(9)))
+            answers += await asyncio.gather(*(dispatcher.classify(model, images, wanted) for _ in range(9)))
         assert [answer.point.device for answer in answers] == [name for name in fleet.lanes for _ in range(9)]
         assert fleet.static_watts == pytest.approx(ncs2.IDLE_WATTS + fleet.lanes["loihi-sim"].static_watts)
         assert all(answer.point.service_seconds != answer.point.seconds for answer in answers)

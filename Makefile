@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak runtimes install uninstall deb e2e
+.PHONY: help demo test check bench soak packages runtimes install uninstall deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -24,6 +24,7 @@ help:
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
+	@echo "make packages  install Prometheus and Chromium from Debian, which some tests need (root)"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
 demo: $(DEMO_READY)
@@ -50,6 +51,12 @@ soak: $(TEST_READY)
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py
+
+# What the tests of metrics and page drive; they skip without it.
+packages:
+	command -v prometheus promtool chromium >/dev/null || { \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus chromium fonts-dejavu-core; }
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

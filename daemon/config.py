@@ -127,6 +127,12 @@ class MetersConfig(Section, frozen=True):
     account: tuple[AccountConfig, ...] | None = None
 
 
+class MetricsConfig(Section, frozen=True):
+    """`[metrics]`: where metrics are served over HTTP; nowhere while `address` is empty."""
+
+    address: str = ""
+
+
 class Config(Section, frozen=True):
     """The whole file.
 
@@ -142,6 +148,7 @@ class Config(Section, frozen=True):
     trigger: tuple[TriggerConfig, ...] = ()
     server: Server = Server()
     meters: MetersConfig = MetersConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 # The sections within the whole file, by where msgspec says that they are.
@@ -149,11 +156,12 @@ NESTED: dict[str, type[Section]] = {
     ".server": Server,
     ".meters": MetersConfig,
     ".meters.account": AccountConfig,
+    ".metrics": MetricsConfig,
 }
 
 
-def load(path: Path, tcp_address: str | None = None) -> Config:
-    """Read a configuration file, with another TCP address where one is given. Raises `ConfigError`."""
+def load(path: Path, tcp_address: str | None = None, metrics_address: str | None = None) -> Config:
+    """Read a configuration file, with other addresses where they are given. Raises `ConfigError`."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -170,6 +178,8 @@ def load(path: Path, tcp_address: str | None = None) -> Config:
         config = _convert(content, Config, "")
         if tcp_address is not None:
             config = replace(config, server=replace(config.server, tcp_address=tcp_address))
+        if metrics_address is not None:
+            config = replace(config, metrics=replace(config.metrics, address=metrics_address))
         _check(config)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -212,9 +222,12 @@ def _given(content: Any, where: str) -> str:
 
 def _check(config: Config) -> None:
     """Check what the types do not say."""
-    address = config.server.tcp_address
-    if address and not (LOOPBACK.fullmatch(address) and int(address.rpartition(":")[2]) <= PORT_LIMIT):
-        raise ValueError(f"server.tcp_address: {address!r} is not HOST:PORT on loopback, such as 127.0.0.1:8001")
+    for key, address, example in (
+        ("server.tcp_address", config.server.tcp_address, "127.0.0.1:8001"),
+        ("metrics.address", config.metrics.address, "127.0.0.1:9464"),
+    ):
+        if address and not (LOOPBACK.fullmatch(address) and int(address.rpartition(":")[2]) <= PORT_LIMIT):
+            raise ValueError(f"{key}: {address!r} is not HOST:PORT on loopback, such as {example}")
     if config.start_policy not in config.policy:
         raise ValueError(
             f"start_policy: no such policy {config.start_policy!r}{near(config.start_policy, config.policy)}"

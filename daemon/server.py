@@ -24,15 +24,18 @@ from daemon import calibration, oip, supervisor
 from daemon.background import repeat
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
-from daemon.config import Config
+from daemon.config import Config, MetricsConfig
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
+from daemon.exposition import Exposition, Observed
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
 from daemon.metering import open_metering
+from daemon.pulse import PULSE_SECONDS, Pulse
 from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
+from daemon.tally import Tally
 from daemon.triggers import TriggerWatch
 from protos import jouled_pb2, jouled_pb2_grpc
 
@@ -96,7 +99,9 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
     async with AsyncExitStack() as stack:
         stack.enter_context(suppress(_Stopped))
         stack.enter_context(own(places.runtime))
-        dispatcher, control, reload = await stack.enter_async_context(_core(config, read, places, clock, stop))
+        dispatcher, control, reload, observed = await stack.enter_async_context(
+            _core(config, read, places, clock, stop)
+        )
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
@@ -116,6 +121,8 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         gc.freeze()
         await inference.start()
         await operator.start()
+        if config.metrics.address:
+            await stack.enter_async_context(_web(config.metrics, observed))
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
         _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
         _beside(stack, repeat("reload", partial(reload.when, hangup)))
@@ -127,6 +134,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await statuses.enter_graceful_shutdown()
         await inference.stop(DRAIN_SECONDS)
         await control.end_streams()
+        observed.pulse.end()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
 
@@ -150,7 +158,7 @@ def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
 @asynccontextmanager
 async def _core(
     config: Config, read: Callable[[], Config], places: Places, clock: Clock, stop: asyncio.Event
-) -> AsyncIterator[tuple[Dispatcher, Control, Reload]]:
+) -> AsyncIterator[tuple[Dispatcher, Control, Reload, Observed]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
     calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
@@ -179,15 +187,22 @@ async def _core(
             dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
             if journal.set_aside:
                 dispatcher.fill()
+            tally = Tally(time.time_ns)
+            journal.ended, metering.feed.heard = tally.ended, tally.final
             # What loading took is closed before the first request.
             await metering.sample()
+            pulse = Pulse(dispatcher, metering, journal, tally, clock, time.time_ns)
+            observed = Observed(pulse, Exposition(pulse, tally, dispatcher, metering))
             refused_texts = [str(refused) for refused in repository.refused]
             triggers = TriggerWatch(dispatcher.set_policy)
             await triggers.replace(config.trigger, config.start_policy)
-            watches = [asyncio.create_task(watch) for watch in (dispatcher.watch_power(), triggers.watch())]
+            watches = [
+                asyncio.create_task(watch)
+                for watch in (dispatcher.watch_power(), triggers.watch(), repeat("pulse", pulse.take, PULSE_SECONDS))
+            ]
             try:
                 reload = Reload(config, read, dispatcher, triggers)
-                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock), reload
+                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock), reload, observed
             finally:
                 for watch in watches:
                     watch.cancel()
@@ -209,6 +224,21 @@ async def _unless_stopped(stop: asyncio.Event, starting: Coroutine[Any, Any, Non
         raise _Stopped
     stopping.cancel()
     await start
+
+
+@asynccontextmanager
+async def _web(config: MetricsConfig, observed: Observed) -> AsyncIterator[None]:
+    """Serve metrics over HTTP. The library is loaded only where they are wanted."""
+    from daemon import web
+
+    try:
+        runner = await web.start(config, observed)
+    except OSError as error:
+        raise StartError(f"metrics: {config.address}: cannot be bound: {os.strerror(error.errno or 0)}") from None
+    try:
+        yield
+    finally:
+        await runner.cleanup()
 
 
 def _server(message_bytes_limit: int) -> grpc.aio.Server:

@@ -97,7 +97,8 @@ def _daemon(place: Path) -> Iterator[None]:
     """Run a daemon of the shipped configuration, with its journal and sockets in `place`."""
     command = [
         sys.executable, "-m", "daemon.cli.main", "serve", "--config", str(reference_configuration()),
-        "--tcp-address", "", "--state-directory", str(place / "state"), "--runtime-directory", str(place / "run"),
+        "--tcp-address", "", "--metrics-address", "",
+        "--state-directory", str(place / "state"), "--runtime-directory", str(place / "run"),
     ]  # fmt: skip
     log = place / "log"
     with log.open("wb") as stderr:

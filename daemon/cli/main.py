@@ -55,6 +55,9 @@ def serve(
     tcp_address: Annotated[
         str | None, typer.Option(help="HOST:PORT instead of the configured one; empty for Unix sockets only.")
     ] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT instead of the configured one for metrics; empty for none.")
+    ] = None,
     state_directory: Annotated[
         Path | None, typer.Option(envvar="STATE_DIRECTORY", help="Where the journal is kept.")
     ] = None,
@@ -65,7 +68,8 @@ def serve(
     """Run the daemon until SIGTERM."""
     from daemon.cli.serve import run_daemon
 
-    run_daemon(config, tcp_address, state_directory or default_state(), runtime_directory or default_runtime())
+    state, sockets = state_directory or default_state(), runtime_directory or default_runtime()
+    run_daemon(config, tcp_address, state, sockets, metrics_address=metrics_address)
 
 
 def run() -> None:

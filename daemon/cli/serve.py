@@ -19,11 +19,13 @@ from hal.energy.frontier import FrontierError
 from hal.errors import ArtifactError
 
 
-def run_daemon(path: Path, tcp_address: str | None, state: Path, runtime: Path) -> None:
+def run_daemon(
+    path: Path, tcp_address: str | None, state: Path, runtime: Path, *, metrics_address: str | None = None
+) -> None:
     """Serve until told to stop; every reason not to start is one sentence and a non-zero exit status."""
     _log_to_stderr()
     try:
-        uvloop.run(serve(partial(config.load, path, tcp_address), Places(state, runtime)))
+        uvloop.run(serve(partial(config.load, path, tcp_address, metrics_address), Places(state, runtime)))
     except (ConfigError, JournalError, StartError) as error:
         fail(str(error))
     except PolicyRefused as error:

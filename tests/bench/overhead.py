@@ -66,7 +66,7 @@ def _serve_counting(folder: Path) -> None:
         total = np.frombuffer(mmap.mmap(file.fileno(), 8), np.int64)
     for program in (CpuProgram, LoihiSimProgram, Ncs2SimProgram):
         _count(program, total)
-    run_daemon(reference_configuration(), "", folder / "state", folder / "run")
+    run_daemon(reference_configuration(), "", folder / "state", folder / "run", metrics_address="")
 
 
 def _count(program: Any, total: NDArray[np.int64]) -> None:

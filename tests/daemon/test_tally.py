@@ -1,0 +1,91 @@
+"""What is counted of requests as they end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemon.attribution import Final
+from daemon.clock import NANO
+from daemon.journal import Record
+from daemon.journal_store import MAINTENANCE
+from daemon.ledger import Energy, row_id
+from daemon.tally import LATEST, Exemplar, Histogram, Tally
+from hal.device import Provenance
+from tests.daemon.builders import ManualClock, make_point
+
+if TYPE_CHECKING:
+    from daemon.points import Point
+
+POINT = make_point()
+SPENT = Energy(100, 5, 1, "simulated", "accelerator", "exclusive")
+
+
+def record(number: int, status: str = "ok", point: Point | None = POINT, energy: Energy | None = SPENT) -> Record:
+    """Make the record of a request that took two milliseconds."""
+    return Record(number, 1, status, 1, 10 * NANO, 1000, 1000 + NANO // 500, point, 0, 0, energy)
+
+
+def final(number: int, nanojoules: int = 100, attempt: int = 0) -> Final:
+    """Make the final figure of an attempt."""
+    return Final(row_id(number, attempt), False, nanojoules, 5, 1, Provenance.SIMULATED, "exclusive")
+
+
+def test_energy_counts_once_it_is_final() -> None:
+    """A request is counted when it ends, its joules when they are final."""
+    tally = Tally(ManualClock())
+    tally.ended(record(1))
+    assert (tally.answered(POINT), tally.energies, list(tally.latest)) == (1, {}, [])
+    tally.final([final(1, 120), final(2)])
+    (histogram,) = tally.energies.values()
+    assert (histogram.count, histogram.sum) == (1, 120e-9)
+    assert [(each.request_id, each.final) for each in tally.latest] == [(1, final(1, 120))]
+
+
+def test_an_attempt_that_lands_after_the_end_counts_no_second_request() -> None:
+    """The record is given again, with what the attempt spent."""
+    tally = Tally(ManualClock())
+    for _ in range(2):
+        tally.ended(record(1, "deadline"))
+    assert tally.requests == {(POINT, "deadline"): 1}
+    tally.final([final(1)])
+    assert tally.energies == {}
+    assert tally.latest[0].final == final(1)
+
+
+def test_an_attempt_that_fails_after_the_end_is_waited_for_no_longer() -> None:
+    """Its joules belong to the attempt, for which the books have a row of its own."""
+    tally = Tally(ManualClock())
+    tally.ended(record(1, "deadline"))
+    tally.ended(record(1, "deadline", energy=None))
+    tally.final([final(1, attempt=1)])
+    assert [(each.request_id, each.final) for each in tally.latest] == [(1, None)]
+    assert tally._awaited == {}
+
+
+def test_refused_requests_have_no_point_and_power_ups_are_no_requests() -> None:
+    """Nothing ran for the first, and nobody asked for the second."""
+    tally = Tally(ManualClock())
+    tally.ended(record(1, "over_budget", None, None))
+    tally.ended(record(2, MAINTENANCE))
+    assert tally.requests == {(None, "over_budget"): 1}
+    assert [each.request_id for each in tally.latest] == [1]
+
+
+def test_only_the_latest_are_kept() -> None:
+    """However many requests end, memory does not grow."""
+    tally = Tally(ManualClock())
+    for number in range(3 * LATEST):
+        tally.ended(record(number))
+        tally.final([final(number)])
+    assert [each.request_id for each in tally.latest] == list(range(2 * LATEST, 3 * LATEST))
+
+
+def test_histograms_add_up() -> None:
+    """A value belongs to the first bucket whose bound it does not pass; of two exemplars the later one stays."""
+    one, other = Histogram((1.0, 2.0)), Histogram((1.0, 2.0))
+    for request, value in enumerate((1.0, 1.5, 9.0), 1):
+        one.observe(Exemplar(request, value, float(request)))
+    other.observe(Exemplar(4, 1.5, 4.0))
+    one.add(other)
+    assert (one.counts, one.count, one.sum) == ([1, 2, 1], 4, 13.0)
+    assert [each.request_id if each else 0 for each in one.exemplars] == [1, 4, 3]

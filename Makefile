@@ -19,7 +19,7 @@ help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
-	@echo "make bench   measure the daemon's overhead, and that of a worker"
+	@echo "make bench   measure the daemon's overhead, its speed beside other servers, and a worker's overhead"
 	@echo "make soak    the long runs: windows of a million simulated requests, kills under load, the ledger's identity"
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
@@ -42,6 +42,7 @@ check: $(TEST_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.overhead
+	$(BIN)/python -m tests.bench.serve
 	$(BIN)/python -m tests.bench.worker
 
 # The tests run short versions of these.

@@ -1,0 +1,27 @@
+"""The benchmark of the server measures what it says, whatever is installed beside it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from tests.bench import serve
+
+
+def test_it_measures_the_daemon_beside_an_echo() -> None:
+    """Every mode has its rows, each answered in full; a peer that is not installed has no ratio."""
+    result = serve.measure(None, rounds=1, seconds=0.05)
+    modes = {mode: list(rows) for mode, rows in groupby(result["rows"], key=lambda row: row["mode"])}
+    assert {(row["server"], row["concurrency"]) for row in modes["closed"]} == {
+        (server, concurrency) for server in ("echo", "jouled") for concurrency in (1, 8, 32)
+    }
+    assert [row["server"] for row in modes["stream"]] == ["jouled"]
+    assert {row["server"] for row in modes["open"]} == {"echo", "jouled"}
+    for row in result["rows"]:
+        assert row["failed_requests"] == 0
+        assert row["requests_per_second"] > 0
+        assert 0 < row["p50_seconds"] <= row["p99_seconds"]
+        assert row["rss_bytes"] > 1 << 24
+    ratios = result["ratios"]
+    assert [ratios[f"vs_{peer}"] for peer in serve.PEERS] == [None, None, None]
+    assert ratios["cpu_vs_echo"] > 1
+    assert ratios["stream_vs_unary"] > 0

@@ -32,13 +32,17 @@ S = TypeVar("S", bound=Section)
 
 
 class Server(Section, frozen=True):
-    """`[server]`: where clients connect and what a request may be; no TCP where `tcp_address` is empty."""
+    """`[server]`: where clients connect and what a request may be; no TCP where `tcp_address` is empty.
+
+    With `model_control` they may load and unload models, as the operator always may.
+    """
 
     tcp_address: str = "127.0.0.1:8001"
     default_deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
     image_pixels_limit: Annotated[int, msgspec.Meta(ge=1, le=1 << 26)] = 4_000_000
     message_bytes_limit: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
     batch_limit: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    model_control: bool = False
 
 
 class DeviceConfig(Section, frozen=True):

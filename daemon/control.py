@@ -18,6 +18,7 @@ from daemon.journal import Journal
 from daemon.journal_store import FINAL, RequestRow, SummaryRow
 from daemon.ledger import split_row_id
 from daemon.metering import Metering
+from daemon.model_control import ModelControl
 from daemon.points import Model, Point
 from daemon.reload import Reload
 from daemon.status import abort
@@ -39,14 +40,14 @@ class Control(jouled_pb2_grpc.ControlServicer):
         dispatcher: Dispatcher,
         journal: Journal,
         metering: Metering,
-        refused: list[str],
+        models: ModelControl,
         reload: Reload,
         clock: Clock,
     ) -> None:
         self._dispatcher = dispatcher
         self._metering = metering
         self._journal = journal
-        self._refused = refused
+        self.models = models
         self._reload = reload
         self._clock = clock
         self._started = clock()
@@ -102,9 +103,26 @@ class Control(jouled_pb2_grpc.ControlServicer):
     async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsReply:  # noqa: N802
         """List the models with their operating points, and what was refused."""
         reply = pb.ModelsReply(models=[_model(model) for model in self._dispatcher.fleet.versions()])
-        if self._refused:
-            reply.models.add(problems=self._refused)
+        if self.models.refused:
+            reply.models.add(problems=[str(refused) for refused in self.models.refused])
         return reply
+
+    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelReply:  # noqa: N802
+        """Serve a model as the repository has it now."""
+        try:
+            await self.models.load(request.name)
+        except RequestError as error:
+            await abort(context, error)
+        versions = self._dispatcher.fleet.models.get(request.name, {})
+        return pb.LoadModelReply(models=[_model(model) for model in versions.values()])
+
+    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelReply:  # noqa: N802
+        """Take a model off the devices."""
+        try:
+            await self.models.unload(request.name)
+        except RequestError as error:
+            await abort(context, error)
+        return pb.UnloadModelReply()
 
     async def Policies(self, request: pb.PoliciesRequest, context: Context) -> pb.PoliciesReply:  # noqa: N802
         """List the policies."""

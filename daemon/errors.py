@@ -56,6 +56,14 @@ class DeadlinePassed(RequestError):
         )
 
 
+class ModelRefused(RequestError):
+    """Nothing of a model can be served on this host. The message says why."""
+
+
+class NotAllowed(RequestError):
+    """What is asked for is the operator's to do."""
+
+
 class PolicyRefused(RequestError):
     """A policy cannot be put in force on this host."""
 

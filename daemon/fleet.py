@@ -37,7 +37,8 @@ log = structlog.get_logger()
 class Fleet:
     """All devices of the host, and the models that they serve by name and version.
 
-    `came_up` is called when a device has come up, for the first time or again, with the static power that it draws.
+    `came_up` is called when a device has come up, for the first time or again, or when other models are loaded on it,
+    with the static power that it draws. `register` is called with each operating point before it is offered.
     """
 
     def __init__(self, devices: dict[str, DeviceConfig], clock: Clock, calibration: Calibration = NONE) -> None:
@@ -45,6 +46,7 @@ class Fleet:
         self.lanes = {name: Lane(name, config, clock, loop) for name, config in devices.items()}
         self.models: dict[str, dict[str, Model]] = {}
         self.came_up: Callable[[Lane, float], None] = _take
+        self.register: Callable[[Point], None] = _nothing
         # Set when the health of a device has changed.
         self.changed = asyncio.Event()
         for lane in self.lanes.values():
@@ -52,6 +54,9 @@ class Fleet:
         # Which device a fallback stands in for.
         self.principals = {config.fallback: name for name, config in devices.items() if config.fallback}
         self._artifacts: list[Artifact] = []
+        # What each device has loaded, by identity; one who opens, loads or unloads at a time.
+        self._resident: dict[str, dict[int, Artifact]] = {name: {} for name in devices}
+        self._changing = {name: asyncio.Lock() for name in devices}
         self._clock = clock
         self._calibration = calibration
         # Whether every artifact is on every device that it is meant for.
@@ -102,12 +107,7 @@ class Fleet:
 
     async def start(self, artifacts: list[Artifact]) -> None:
         """Open every device and load every artifact on every device of its kind; then keep them up."""
-        self._artifacts = artifacts
-        for artifact in artifacts:
-            versions = self.models.setdefault(artifact.model, {})
-            model = versions.setdefault(artifact.version, Model(artifact.model, artifact.version, artifact.manifest))
-            if not _fits(artifact, model):
-                model.problems.append(f"{artifact.name}: its input or labels are not those of the other variants")
+        self._enter(artifacts)
         tried = [asyncio.Event() for _ in self.lanes]
         self._tasks = [
             asyncio.create_task(repeat(f"device {lane.name}", partial(self._keep_up, lane, event)))
@@ -137,36 +137,122 @@ class Fleet:
 
     async def _bring_up(self, lane: Lane) -> None:
         """Open a device and load every artifact of its kind."""
-        before = [point for point in self.points() if point.device == lane.name]
-        device = await lane.open()
-        for artifact in self._artifacts:
-            model = self.models[artifact.model][artifact.version]
-            if _meant_for(artifact, device) and _fits(artifact, model):
-                known = [point for point in before if point.digest == artifact.digest]
-                await self._load(lane, device, artifact, model, known)
+        async with self._changing[lane.name]:
+            device = await lane.open()
+            self._resident[lane.name] = {}
+            await self._load_and_unload(lane, device)
+            lane.opened()
+            self._draw(lane, device)
+
+    def _draw(self, lane: Lane, device: Device) -> None:
+        """Take over what a device draws with what is loaded now."""
         lane.reopening = device.reopening()
-        lane.opened()
         self.came_up(lane, self._calibration.static_watts(lane.name, device.static_watts()))
 
-    async def _load(self, lane: Lane, device: Device, artifact: Artifact, model: Model, before: list[Point]) -> None:
-        """Load an artifact. The points that it had before the device was lost go on with its new program."""
+    async def put(self, name: str, artifacts: list[Artifact]) -> None:
+        """Serve these artifacts as the model `name`, in place of those that it had; none takes it off the devices.
+
+        What is queued on a device is still answered. What is there already stays loaded. A device that is not up loads
+        and unloads when it comes up.
+        """
+        had = {(each.version, each.name, each.digest): each for each in self._artifacts if each.model == name}
+        artifacts = [had.get((each.version, each.name, each.digest), each) for each in artifacts]
+        before = self.models.pop(name, {})
+        self._artifacts = [each for each in self._artifacts if each.model != name]
+        self._enter(artifacts)
+        for old in before.values():
+            new = self.models.get(name, {}).get(old.version)
+            kept = {each.digest for each in artifacts if new and each.version == new.version and _fits(each, new)}
+            old.points[:] = [point for point in old.points if point.digest in kept]
+            if new:
+                new.points.extend(old.points)
+        await asyncio.gather(*(self._change(lane) for lane in self.lanes.values() if lane.health.usable))
+        self.complete = self.complete and not any(model.problems for model in self.versions())
+        self.changed.set()
+
+    def _enter(self, artifacts: list[Artifact]) -> None:
+        """Take artifacts among those that are to be loaded."""
+        self._artifacts += artifacts
+        for artifact in artifacts:
+            versions = self.models.setdefault(artifact.model, {})
+            model = versions.setdefault(artifact.version, Model(artifact.model, artifact.version, artifact.manifest))
+            if not _fits(artifact, model):
+                problem = f"{artifact.name}: its input or labels are not those of the other variants"
+                model.refusals[artifact.name, ""] = problem
+
+    async def _change(self, lane: Lane) -> None:
+        """Load and unload on a device that serves; it is lost where it fails in that."""
+        async with self._changing[lane.name]:
+            device = lane.device
+            if device is None or not lane.health.usable:
+                return
+            try:
+                await self._load_and_unload(lane, device)
+            except Exception as error:  # noqa: BLE001 (a driver may raise anything)
+                lane.fail(unavailable(lane.name, error), self._clock())
+                return
+            if lane.powered:
+                self._draw(lane, device)
+
+    async def _load_and_unload(self, lane: Lane, device: Device) -> None:
+        """Let a device have all that is meant for it, as far as it takes it, and nothing else.
+
+        What is meant for it may change meanwhile, so each step looks anew.
+        """
+        resident, refused = self._resident[lane.name], dict[int, Artifact]()
+        while True:
+            wanted = {id(each): each for each in self._artifacts if self._meant_for(each, device)}
+            surplus = next((each for key, each in resident.items() if key not in wanted), None)
+            missing = next((each for key, each in wanted.items() if key not in {*resident, *refused}), None)
+            if surplus is not None:
+                del resident[id(surplus)]
+                # Versions may share what they are made of.
+                if surplus.digest not in {each.digest for each in resident.values()}:
+                    await lane.call(partial(device.unload, surplus))
+            elif missing is not None:
+                loaded = await self._load(lane, device, missing)
+                (resident if loaded else refused)[id(missing)] = missing
+            else:
+                return
+
+    def _meant_for(self, artifact: Artifact, device: Device) -> bool:
+        """Tell whether an artifact can serve its model on a device: it is of its kind and for no other drivers only."""
+        manifest = artifact.manifest
+        of_kind = manifest.kind is device.kind and (not manifest.drivers or device.driver in manifest.drivers)
+        return of_kind and _fits(artifact, self.models[artifact.model][artifact.version])
+
+    async def _load(self, lane: Lane, device: Device, artifact: Artifact) -> bool:
+        """Load an artifact, or note why not. The points that it had before go on with its new program."""
+        refused: ArtifactError | CapacityError | None = None
         try:
             program = await lane.call(lambda: device.load(artifact))
         except (ArtifactError, CapacityError) as error:
-            model.points[:] = [point for point in model.points if point not in before]
-            problem = f"{lane.name}: {error}"
-            if problem not in model.problems:
-                model.problems.append(problem)
-                log.warning("artifact not loaded", artifact=artifact.name, device=lane.name, error=str(error))
-            return
-        if before:
-            for point in before:
-                point.program = program
-            return
-        points = points_of(artifact, device, program)
+            refused = error
+        if not any(each is artifact for each in self._artifacts):
+            # It was put away meanwhile.
+            return refused is None
+        model = self.models[artifact.model][artifact.version]
+        known = [point for point in model.points if (point.device, point.digest) == (lane.name, artifact.digest)]
+        if refused is not None:
+            model.points[:] = [point for point in model.points if point not in known]
+            problem = f"{lane.name}: {refused}"
+            if model.refusals.get((artifact.name, lane.name)) != problem:
+                model.refusals[artifact.name, lane.name] = problem
+                log.warning("artifact not loaded", artifact=artifact.name, device=lane.name, error=str(refused))
+            return False
+        model.refusals.pop((artifact.name, lane.name), None)
+        for point in known:
+            point.program = program
+        if not known:
+            self._offer(model, lane, points_of(artifact, device, program))
+        return True
+
+    def _offer(self, model: Model, lane: Lane, points: list[Point]) -> None:
+        """Offer new operating points of a model."""
         self._calibration.apply(points, lane.config)
         for point in points:
             point.fallback_of = self.principals.get(lane.name, "")
+            self.register(point)
         ranks = {name: rank for rank, name in enumerate(self.lanes)}
         model.points[:] = sorted([*model.points, *points], key=lambda point: ranks[point.device])
 
@@ -185,12 +271,6 @@ class Fleet:
         await asyncio.gather(*(lane.close() for lane in self.lanes.values()))
 
 
-def _meant_for(artifact: Artifact, device: Device) -> bool:
-    """Tell whether an artifact is of the device's kind and does not name other drivers only."""
-    drivers = artifact.manifest.drivers
-    return artifact.manifest.kind is device.kind and (not drivers or device.driver in drivers)
-
-
 def _fits(artifact: Artifact, model: Model) -> bool:
     """Tell whether a variant has the input and the labels of its model."""
     return (artifact.manifest.input, artifact.manifest.labels) == (model.manifest.input, model.manifest.labels)
@@ -199,3 +279,7 @@ def _fits(artifact: Artifact, model: Model) -> bool:
 def _take(lane: Lane, watts: float) -> None:
     """Take over what a device draws, while nobody keeps books."""
     lane.static_watts = watts
+
+
+def _nothing(point: Point) -> None:
+    """Nobody keeps a journal."""

@@ -75,5 +75,6 @@ def record(flight: Flight, now: int) -> Record:
         flight.request_id, flight.reign, flight.ended_as, flight.images, flight.accepted_unix, flight.accepted,
         ended, ran.point if ran else None, ran.started if ran else 0,
         flight.reserved_nanojoules, energy, flight.device_seconds, flight.deadline, flight.sequence,
-        flight.model.name, flight.model.version, flight.policy, ran.batch if ran else 0, flight.failed_nanojoules,
+        flight.model.name, flight.model.version, flight.policy,
+        ran.batch if ran else 0, ran.first if ran else 0, flight.failed_nanojoules,
     )  # fmt: skip

@@ -41,11 +41,16 @@ class Health(HealthServicer):  # type: ignore[misc]
             await super().Watch(request, SimpleNamespace(write=write))
 
     async def follow(self, fleet: Fleet, services: list[str]) -> None:
-        """Set the statuses of the services, of devices and of models whenever a device's health changes, for ever."""
+        """Set the statuses of the services, of devices and of models whenever one changes, for ever.
+
+        A model that was unloaded is not served.
+        """
+        told: dict[str, bool] = {}
 
         async def tell() -> None:
             fleet.changed.clear()
-            for name, serving in _statuses(fleet, services).items():
+            told.update({**dict.fromkeys(told, False), **_statuses(fleet, services)})
+            for name, serving in told.items():
                 await self.set(name, SERVING if serving else NOT_SERVING)
             await fleet.changed.wait()
 

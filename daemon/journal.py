@@ -45,9 +45,9 @@ class JournalError(Exception):
 class Record(NamedTuple):
     """The terminal record of a request. Times are the clock's nanoseconds, but `accepted_unix` those since 1970.
 
-    `point`, `started` and `energy` are those of the attempt that was answered or ran last, in a batch of `batch`
-    images; `failed_nanojoules` is what failed attempts may have spent, `policy` the one that decided last. What follows
-    the sequence is not in the journal's line.
+    `point`, `started` and `energy` are those of the attempt that was answered or ran last, in a batch of `batch` images
+    of which its own begin at `first`; `failed_nanojoules` is what failed attempts may have spent, `policy` the one that
+    decided last. What follows the sequence is not in the journal's line.
     """
 
     request_id: int
@@ -68,6 +68,7 @@ class Record(NamedTuple):
     version: str = ""
     policy: str = ""
     batch: int = 0
+    first: int = 0
     failed_nanojoules: int = 0
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,15 @@ from daemon import oip_models
 from daemon.clock import NANO, Clock
 from daemon.config import Server
 from daemon.dispatcher import Dispatcher
-from daemon.errors import InvalidRequest, RequestError
+from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
+from daemon.model_control import ModelControl
 from daemon.oip_models import DATATYPES
 from daemon.points import Model
 from daemon.router import Constraints
+from daemon.statistics import Statistics
 from daemon.status import abort
 from daemon.streams import answer_each
 from daemon.version import VERSION
@@ -35,6 +37,19 @@ if TYPE_CHECKING:
     AnyContext = grpc.aio.ServicerContext[object, object]
 
 CLASSIFICATION = "classification"
+EXTENSIONS = [CLASSIFICATION, "model_configuration", "statistics"]
+SHARED_MEMORY = "there is no shared memory with clients: send tensors in the request"
+# Methods of Triton's service that this server does not have, each with what to do instead.
+MISSING = {
+    "SystemSharedMemoryStatus": SHARED_MEMORY,
+    "SystemSharedMemoryRegister": SHARED_MEMORY,
+    "SystemSharedMemoryUnregister": SHARED_MEMORY,
+    "CudaSharedMemoryStatus": SHARED_MEMORY,
+    "CudaSharedMemoryRegister": SHARED_MEMORY,
+    "CudaSharedMemoryUnregister": SHARED_MEMORY,
+    "TraceSetting": "requests are not traced: their times and joules are in the journal",
+    "LogSettings": "the log has no settings",
+}
 # The tag of `infer_response` on the wire: field 2, length-delimited.
 INFER_RESPONSE = 2 << 3 | 2
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -50,15 +65,29 @@ def add_to_server(servicer: OpenInference, server: grpc.aio.Server) -> None:
         servicer.ModelStreamInfer, request_deserializer=pb.ModelInferRequest.FromString
     )
     handlers = {"ModelInfer": infer, "ModelStreamInfer": stream}
+    handlers |= {method: grpc.unary_unary_rpc_method_handler(_missing(method)) for method in MISSING}
     server.add_registered_method_handlers(SERVICE, handlers)  # type: ignore[attr-defined]
 
 
-class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers the protocol's core."""
+def _missing(method: str) -> Callable[[bytes, AnyContext], Awaitable[bytes]]:
+    """Make the handler of a method that this server does not have."""
 
-    def __init__(self, dispatcher: Dispatcher, server: Server, clock: Clock) -> None:
+    async def refuse(_: bytes, context: AnyContext) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented: {MISSING[method]}")
+
+    return refuse
+
+
+class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers the protocol. Clients may load and unload models where the configuration allows it."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, server: Server, models: ModelControl, statistics: Statistics, clock: Clock
+    ) -> None:
         self._dispatcher = dispatcher
         self._server = server
+        self._models = models
+        self._statistics = statistics
         self._clock = clock
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: AnyContext) -> pb.ServerLiveResponse:  # noqa: N802
@@ -83,7 +112,8 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: AnyContext
     ) -> pb.ServerMetadataResponse:
         """Name the server and the extensions that work."""
-        return pb.ServerMetadataResponse(name="jouled", version=VERSION, extensions=[CLASSIFICATION])
+        extensions = EXTENSIONS + (["model_repository"] if self._server.model_control else [])
+        return pb.ServerMetadataResponse(name="jouled", version=VERSION, extensions=extensions)
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: AnyContext
@@ -106,11 +136,61 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: AnyContext
     ) -> pb.RepositoryIndexResponse:
-        """List the versions of all models, or those that are served."""
+        """List the versions of all models of the repository, or those that are served."""
         fleet = self._dispatcher.fleet
-        models = (model for versions in fleet.models.values() for model in versions.values())
-        wanted = [model for model in models if not request.ready or fleet.serves(model)]
-        return pb.RepositoryIndexResponse(models=oip_models.index(wanted, fleet.serves))
+        loaded = [model for model in fleet.versions() if not request.ready or fleet.serves(model)]
+        unloaded = []
+        if not request.ready:
+            known = {(model.name, model.version) for model in loaded}
+            unloaded = [each for each in await self._models.available() if each not in known]
+        return pb.RepositoryIndexResponse(models=oip_models.index(loaded, unloaded, fleet.serves))
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, context: AnyContext
+    ) -> pb.RepositoryModelLoadResponse:
+        """Serve a model as the repository has it now, in all its versions."""
+        try:
+            self._check_control(request)
+            if request.parameters:
+                raise InvalidRequest("parameters", "a model comes as it is in the repository; send none")
+            await self._models.load(request.model_name)
+        except RequestError as error:
+            await abort(context, error)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, context: AnyContext
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Take a model off the devices, in all its versions; no other one depends on it."""
+        try:
+            self._check_control(request)
+            await self._models.unload(request.model_name)
+        except RequestError as error:
+            await abort(context, error)
+        return pb.RepositoryModelUnloadResponse()
+
+    def _check_control(self, request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> None:
+        if not self._server.model_control:
+            raise NotAllowed("models are loaded and unloaded by the operator")
+        if request.repository_name:
+            raise InvalidRequest(
+                "repository_name", f"is {request.repository_name[:64]!r}; there is one, without a name"
+            )
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: pb.ModelStatisticsRequest, context: AnyContext
+    ) -> pb.ModelStatisticsResponse:
+        """Tell how many requests of a model there were and how long they took; of all models where none is named."""
+        fleet = self._dispatcher.fleet
+        models = fleet.versions()
+        if request.name or request.version:
+            try:
+                model = fleet.find(request.name, request.version)
+            except RequestError as error:
+                await abort(context, error)
+            models = [model] if request.version else list(fleet.models[model.name].values())
+        stats = [oip_models.statistics(model, self._statistics.of(model.name, model.version)) for model in models]
+        return pb.ModelStatisticsResponse(model_stats=stats)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
         """Answer one request of one or more images."""

@@ -10,9 +10,11 @@ from protos import open_inference_pb2 as pb
 
 if TYPE_CHECKING:
     from daemon.points import Model, Point
+    from daemon.statistics import Duration, ModelStatistics
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 PLATFORM = "jouled"
+MILLISECOND = NANO // 1000
 
 
 def metadata(model: Model, versions: Iterable[str]) -> pb.ModelMetadataResponse:
@@ -60,13 +62,49 @@ def config(model: Model, batch_limit: int) -> pb.ModelConfigResponse:
     )
 
 
-def index(models: Iterable[Model], serves: Callable[[Model], bool]) -> Iterator[pb.RepositoryIndexResponse.ModelIndex]:
+def index(
+    models: Iterable[Model], unloaded: Iterable[tuple[str, str]], serves: Callable[[Model], bool]
+) -> Iterator[pb.RepositoryIndexResponse.ModelIndex]:
     """List the versions of models, each with whether it is served, or why not."""
+    entry = pb.RepositoryIndexResponse.ModelIndex
     for model in models:
-        ready = serves(model)
-        yield pb.RepositoryIndexResponse.ModelIndex(
-            name=model.name,
-            version=model.version,
-            state="READY" if ready else "UNAVAILABLE",
-            reason="" if ready else "no device that could serve it is up",
-        )
+        if serves(model):
+            yield entry(name=model.name, version=model.version, state="READY")
+        else:
+            reason = "; ".join(model.problems) or "no device that could serve it is up"
+            yield entry(name=model.name, version=model.version, state="UNAVAILABLE", reason=reason)
+    for name, version in unloaded:
+        yield entry(name=name, version=version, state="UNAVAILABLE", reason="unloaded")
+
+
+def statistics(model: Model, sums: ModelStatistics) -> pb.ModelStatistics:
+    """Give the sums as Triton does. Decoding and encoding are not timed apart: their times are 0."""
+    untimed = pb.StatisticDuration(count=sums.success.count)
+    return pb.ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=sums.last_accepted_unix // MILLISECOND,
+        inference_count=sums.images,
+        execution_count=sums.executions,
+        inference_stats=pb.InferStatistics(
+            success=_duration(sums.success),
+            fail=_duration(sums.fail),
+            queue=_duration(sums.queue),
+            compute_input=untimed,
+            compute_infer=_duration(sums.compute),
+            compute_output=untimed,
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=size,
+                compute_input=pb.StatisticDuration(count=runs.count),
+                compute_infer=_duration(runs),
+                compute_output=pb.StatisticDuration(count=runs.count),
+            )
+            for size, runs in sorted(sums.batches.items())
+        ],
+    )
+
+
+def _duration(sums: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=sums.count, ns=sums.nanoseconds)

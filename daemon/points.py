@@ -47,13 +47,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Model:
-    """A version of a model: what its variants have in common, its operating points, and what did not load."""
+    """A version of a model: what its variants have in common, its operating points, and what did not load.
+
+    `refusals` say why, by artifact and device; the device is empty where no device can help it.
+    """
 
     name: str
     version: str
     manifest: Manifest
     points: list[Point] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    refusals: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        """List what did not load, with the reasons."""
+        return list(self.refusals.values())
 
 
 def points_of(artifact: Artifact, device: Device, program: Program) -> list[Point]:

@@ -20,14 +20,19 @@ class Repository:
     refused: list[ArtifactError] = field(default_factory=list)
 
 
-def scan(folder: Path) -> Repository:
-    """Read every artifact below `folder`; one that is refused does not keep the others from serving.
+def names(folder: Path) -> list[tuple[str, str]]:
+    """List the models below `folder` by name and version, without reading them."""
+    return sorted({(path.parent.name, path.name) for path in (variant.parent for variant in _variants(folder, "*"))})
+
+
+def scan(folder: Path, model: str = "*") -> Repository:
+    """Read every artifact of a model, or of all, below `folder`; one that is refused does not keep others from serving.
 
     Raises `ArtifactError` when the folder itself cannot be read.
     """
     found = Repository()
     try:
-        variants = sorted(path for path in folder.glob("*/*/*/") if not path.name.startswith((".", "_")))
+        variants = _variants(folder, model)
     except OSError as error:
         raise ArtifactError(str(folder), error.strerror or "cannot be read") from None
     if not folder.is_dir():
@@ -40,3 +45,8 @@ def scan(folder: Path) -> Repository:
         except ArtifactError as error:
             found.refused.append(error)
     return found
+
+
+def _variants(folder: Path, model: str) -> list[Path]:
+    """List the folders of a model's variants; what begins with a dot is being written."""
+    return sorted(path for path in folder.glob(f"{model}/*/*/") if not path.name.startswith((".", "_")))

@@ -75,6 +75,8 @@ class Router:
         3. Take, in the strategy's order, the first whose upper bound the budget still holds.
         4. Else wait for the budget where the deadline allows it, or refuse and say when to retry.
         """
+        if not points:
+            return Refuse("lost")
         allowed = [point for point in points if self._allows(point, wanted)]
         if not allowed:
             return Refuse("constraints")

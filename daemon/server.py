@@ -32,9 +32,11 @@ from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
 from daemon.metering import open_metering
+from daemon.model_control import ModelControl
 from daemon.pulse import PULSE_SECONDS, Pulse
 from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
+from daemon.statistics import Statistics
 from daemon.tally import Tally
 from daemon.triggers import TriggerWatch
 from protos import jouled_pb2, jouled_pb2_grpc
@@ -105,7 +107,10 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
-        oip.add_to_server(oip.OpenInference(dispatcher, config.server, clock), inference)
+        statistics = Statistics()
+        dispatcher.listeners.append(statistics.ended)
+        open_inference = oip.OpenInference(dispatcher, config.server, control.models, statistics, clock)
+        oip.add_to_server(open_inference, inference)
         services = ["", CLASSIFIER, oip.SERVICE]
         _offer(inference, statuses, services[1:])
         operator = _server(config.server.message_bytes_limit)
@@ -174,14 +179,13 @@ async def _core(
         for refused in repository.refused:
             log.error("artifact refused", artifact=refused.subject, reason=refused.reason)
         fleet = Fleet(config.device, clock, calibrated)
+        fleet.register = journal.register
         metering = await open_metering(config.meters, fleet.lanes, journal, clock)
         metering.start()
         supervisor.starting("opening the devices")
         try:
             await _unless_stopped(stop, fleet.start(repository.artifacts))
             fleet.complete = fleet.complete and not repository.refused
-            for point in fleet.points():
-                journal.register(point)
             dispatcher = Dispatcher(fleet, journal, metering, config.policy, config.start_policy, clock, time.time_ns)
             moment = (boot, clock(), time.time_ns(), dispatcher.budget.longest_window_nanoseconds)
             dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
@@ -193,7 +197,7 @@ async def _core(
             await metering.sample()
             pulse = Pulse(dispatcher, metering, journal, tally, clock, time.time_ns)
             observed = Observed(pulse, Exposition(pulse, tally, dispatcher, metering))
-            refused_texts = [str(refused) for refused in repository.refused]
+            models = ModelControl(folder, dispatcher, repository.refused)
             triggers = TriggerWatch(dispatcher.set_policy)
             await triggers.replace(config.trigger, config.start_policy)
             watches = [
@@ -202,7 +206,7 @@ async def _core(
             ]
             try:
                 reload = Reload(config, read, dispatcher, triggers)
-                yield dispatcher, Control(dispatcher, journal, metering, refused_texts, reload, clock), reload, observed
+                yield dispatcher, Control(dispatcher, journal, metering, models, reload, clock), reload, observed
             finally:
                 for watch in watches:
                     watch.cancel()

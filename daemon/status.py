@@ -11,7 +11,9 @@ from google.rpc import error_details_pb2, status_pb2
 from daemon.errors import (
     DeadlinePassed,
     InvalidRequest,
+    ModelRefused,
     NoCandidate,
+    NotAllowed,
     NotFound,
     OverBudget,
     Overloaded,
@@ -25,6 +27,8 @@ CODES: dict[type[RequestError], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     NoCandidate: grpc.StatusCode.FAILED_PRECONDITION,
     PolicyRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     OverBudget: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -67,9 +67,6 @@ class Switchboard:
 
     def found(self, lane: Lane, watts: float) -> None:
         """Take a device into account that was not there before, or is again; what is to be down goes down again."""
-        for point in self._fleet.points():
-            if not point.journal_id:
-                self._journal.register(point)
         self._power.found(lane.name, watts, lane.reopening, self._clock())
         if self._power.supplies[lane.name].state in {State.OFF, State.WAITING}:
             lane.switch(False).add_done_callback(partial(self._end_again, lane))

@@ -271,6 +271,28 @@ class PointState(_message.Message):
     margin: int
     def __init__(self, variant: _Optional[str] = ..., device: _Optional[str] = ..., steps: _Optional[int] = ..., accuracy: _Optional[float] = ..., dynamic_joules: _Optional[float] = ..., upper_joules: _Optional[float] = ..., seconds: _Optional[float] = ..., provenance: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., margin: _Optional[int] = ...) -> None: ...
 
+class LoadModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class LoadModelReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelState]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelState, _Mapping]]] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UnloadModelReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class PoliciesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -167,6 +167,16 @@ class ControlStub:
                 request_serializer=protos_dot_jouled__pb2.ModelsRequest.SerializeToString,
                 response_deserializer=protos_dot_jouled__pb2.ModelsReply.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/jouled.v1.Control/LoadModel',
+                request_serializer=protos_dot_jouled__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=protos_dot_jouled__pb2.LoadModelReply.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/jouled.v1.Control/UnloadModel',
+                request_serializer=protos_dot_jouled__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=protos_dot_jouled__pb2.UnloadModelReply.FromString,
+                _registered_method=True)
         self.Policies = channel.unary_unary(
                 '/jouled.v1.Control/Policies',
                 request_serializer=protos_dot_jouled__pb2.PoliciesRequest.SerializeToString,
@@ -217,6 +227,20 @@ class ControlServicer:
 
     def Models(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Reads a model of the repository anew, in all its versions, and serves it as it is there now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model off the devices; what is queued is still answered.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -278,6 +302,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Models,
                     request_deserializer=protos_dot_jouled__pb2.ModelsRequest.FromString,
                     response_serializer=protos_dot_jouled__pb2.ModelsReply.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=protos_dot_jouled__pb2.LoadModelRequest.FromString,
+                    response_serializer=protos_dot_jouled__pb2.LoadModelReply.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=protos_dot_jouled__pb2.UnloadModelRequest.FromString,
+                    response_serializer=protos_dot_jouled__pb2.UnloadModelReply.SerializeToString,
             ),
             'Policies': grpc.unary_unary_rpc_method_handler(
                     servicer.Policies,
@@ -392,6 +426,60 @@ class Control:
             '/jouled.v1.Control/Models',
             protos_dot_jouled__pb2.ModelsRequest.SerializeToString,
             protos_dot_jouled__pb2.ModelsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jouled.v1.Control/LoadModel',
+            protos_dot_jouled__pb2.LoadModelRequest.SerializeToString,
+            protos_dot_jouled__pb2.LoadModelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jouled.v1.Control/UnloadModel',
+            protos_dot_jouled__pb2.UnloadModelRequest.SerializeToString,
+            protos_dot_jouled__pb2.UnloadModelReply.FromString,
             options,
             channel_credentials,
             insecure,

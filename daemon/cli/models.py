@@ -16,7 +16,10 @@ from hal import artifact
 from hal.errors import ArtifactError
 from protos import jouled_pb2 as pb
 
-app = typer.Typer(no_args_is_help=True, help="Show, inspect and verify models.")
+# A board is booted with its network.
+LOAD_SECONDS = 150.0
+
+app = typer.Typer(no_args_is_help=True, help="Show, load, unload, inspect and verify models.")
 
 
 @app.command("list")
@@ -39,6 +42,36 @@ def models_list(runtime: Runtime = None, json: AsJson = False) -> None:
     print_table("operating points", columns, rows)
     for problem in (problem for model in reply.models for problem in model.problems):
         print(f"not served: {problem}")
+
+
+@app.command("load")
+def models_load(
+    name: Annotated[str, typer.Argument(help="A model of the daemon's repository.")],
+    runtime: Runtime = None,
+    json: AsJson = False,
+) -> None:
+    """Serve a model as the repository has it now, in all its versions."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        reply = control(place).LoadModel(pb.LoadModelRequest(name=name), timeout=LOAD_SECONDS)
+    if json:
+        print_json(as_dict(reply)["models"])
+        return
+    for model in reply.models:
+        print(f"{model.name}/{model.version}: {len(model.points)} operating points")
+        for problem in model.problems:
+            print(f"not served: {problem}")
+
+
+@app.command("unload")
+def models_unload(
+    name: Annotated[str, typer.Argument(help="A model that the daemon serves.")], runtime: Runtime = None
+) -> None:
+    """Take a model off the devices, in all its versions. What is queued is still answered."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        control(place).UnloadModel(pb.UnloadModelRequest(name=name), timeout=LOAD_SECONDS)
+    print(f"{name} is not served any more")
 
 
 @app.command("inspect")

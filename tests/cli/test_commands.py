@@ -375,3 +375,19 @@ def test_broken_configuration_ends_serve(tmp_path: Path) -> None:
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"jouled: {tmp_path / 'missing.toml'}: No such file or directory\n"
+
+
+def test_models_load_and_unload(jouled: Jouled) -> None:
+    """A model goes and comes back; one that is not there is refused with the nearest name."""
+    before = jouled("models", "list", "--json").json
+    try:
+        said = jouled("models", "unload", "digits")
+        assert (said.status, said.out) == (0, "digits is not served any more\n")
+        assert jouled("models", "list", "--json").json == []
+    finally:
+        said = jouled("models", "load", "digits")
+    assert said.out == f"digits/1: {len(before[0]['points'])} operating points\n"
+    assert jouled("models", "load", "digits", "--json").json == jouled("models", "list", "--json").json
+    refused = jouled("models", "load", "digts")
+    assert (refused.status, refused.out) == (1, "")
+    assert "no model 'digts' in the repository; did you mean 'digits'?" in refused.err

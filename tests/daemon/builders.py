@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -168,7 +169,7 @@ def _nothing() -> None:
     pass
 
 
-def make_artifact(**changes: Any) -> Artifact:
+def make_artifact(version: str = "1", **changes: Any) -> Artifact:
     """Make an artifact in memory, of a spiking network of 1 x 2 pixels that nothing can run but a bench."""
     given: dict[str, Any] = {
         "format": 1, "kind": Kind.SNN, "input": TensorSpec("image", "uint8", (1, 2)), "output": "scores",
@@ -176,7 +177,8 @@ def make_artifact(**changes: Any) -> Artifact:
         "origin": Origin("none", "none", "invented", "none"), "tool": "test", "files": {},
     }  # fmt: skip
     manifest = Manifest(**{**given, **changes})
-    return Artifact("toy", "1", manifest.kind.value, "d" * 64, manifest, {})
+    digest = hashlib.sha256(repr(manifest).encode()).hexdigest()
+    return Artifact("toy", version, manifest.kind.value, digest, manifest, {})
 
 
 @dataclass
@@ -263,11 +265,10 @@ async def hosting(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lane_module, "open_configured", lambda name, _config, _say: by_name[name])
             fleet = Fleet(devices or dict.fromkeys(by_name, PATIENT), clock)
+            fleet.register = journal.register
             metering = await open_metering(meters or NO_METERS, fleet.lanes, journal, clock)
             await fleet.start([make_artifact()])
             try:
-                for point in fleet.models["toy"]["1"].points:
-                    journal.register(point)
                 dispatcher = Dispatcher(fleet, journal, metering, policies, next(iter(policies)), clock, clock)
                 yield Host(clock, journal, fleet, metering, dispatcher)
             finally:

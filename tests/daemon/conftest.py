@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import venv
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pytest
 
 from daemon.repository import SHIPPED
-from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
-from hal.device import Kind
-from models import ir, onnx_export, writer
+from hal.artifact import TensorSpec
 from models.data import digits
+from tests.daemon.networks import write_dense
 from tests.daemon.serving import Daemon, configuration, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -31,6 +32,8 @@ budget_watts = 100.0
 strategy = "saver"
 budget_watts = 100.0
 """
+# The dependencies of tritonclient and those of this project do not go together.
+ENVIRONMENT = Path(__file__).parents[2] / ".cache" / "tritonclient-env"
 # One stick holds one network, and the repository of the tests has two.
 SECOND_NETWORK = "tint/dnn on ncs2-sim: 2 networks exceed the limit of 1"
 
@@ -82,20 +85,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(SHIPPED / "digits", folder / "digits")
     weight = np.repeat(np.eye(3, dtype=np.float32), 16, axis=1)
-    model = onnx_export.dense_classifier("tint", [(weight, np.zeros(3, np.float32))], (3, 4, 4))
-    manifest = Manifest(
-        format=FORMAT,
-        kind=Kind.DNN,
-        input=TensorSpec("picture", "float32", (3, 4, 4)),
-        output="tints",
-        labels=("red", "green", "blue"),
-        operating_points=(OperatingPoint(1.0),),
-        origin=Origin(data="none", held_out="none", accuracy="by construction", command="none"),
-        tool="test",
-        files={},
-        multiplies=weight.size,
-    )
-    writer.write(folder / "tint" / "1" / "dnn", manifest, ir.dnn_files(model.SerializeToString(deterministic=True)))
+    spec = TensorSpec("picture", "float32", (3, 4, 4))
+    write_dense(folder, "tint", spec, weight, output="tints", labels=("red", "green", "blue"))
     return folder
 
 
@@ -111,3 +102,26 @@ def image(held_out: digits.Part) -> NDArray[np.uint8]:
     assert held_out.labels[0] == 0
     first: NDArray[np.uint8] = held_out.images[0]
     return first
+
+
+@pytest.fixture(scope="session")
+def tritonclient() -> Path:
+    """Give the interpreter of an environment with tritonclient, made on first use and kept; skips where pip cannot."""
+    interpreter = ENVIRONMENT / "bin" / "python"
+    complete = ENVIRONMENT / ".complete"
+    if not complete.exists():
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        command = [
+            str(interpreter),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "tritonclient[grpc]",
+        ]
+        installed = subprocess.run(command, check=False, capture_output=True, text=True)
+        if installed.returncode != 0:
+            pytest.skip(f"tritonclient cannot be installed: {(installed.stderr.splitlines() or ['?'])[-1]}")
+        complete.touch()
+    return interpreter

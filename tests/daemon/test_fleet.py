@@ -54,11 +54,10 @@ def test_shipped_models_on_real_devices(tmp_path: Path) -> None:
     async def scenario() -> None:
         journal = Journal(tmp_path, boot_id(), boot_nanoseconds, boot_nanoseconds)
         fleet = Fleet({name: DeviceConfig(name) for name in ("loihi-sim", "ncs2-sim", "cpu")}, boot_nanoseconds)
+        fleet.register = journal.register
         metering = await open_metering(NO_METERS, fleet.lanes, journal, boot_nanoseconds)
         await fleet.start(scan(SHIPPED).artifacts)
         model = fleet.find("digits", "")
-        for point in model.points:
-            journal.register(point)
         policies = {name: PolicyConfig("pin", 100.0, pin=name) for name in fleet.lanes}
         dispatcher = Dispatcher(fleet, journal, metering, policies, "cpu", boot_nanoseconds, boot_nanoseconds)
         images = np.zeros((1, *model.manifest.input.shape), model.manifest.input.dtype)

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from daemon.oip import EXTENSIONS
 from daemon.version import VERSION
 from hal import artifact
 from protos import open_inference_pb2 as oip
@@ -71,7 +72,7 @@ def test_server_metadata(daemon: Daemon) -> None:
     """The server names itself and what it can do beyond the core."""
     metadata = daemon.inference.ServerMetadata(oip.ServerMetadataRequest(), timeout=CALL_SECONDS)
     assert (metadata.name, metadata.version) == ("jouled", VERSION)
-    assert list(metadata.extensions) == ["classification"]
+    assert list(metadata.extensions) == EXTENSIONS
 
 
 def test_model_metadata(daemon: Daemon, repository: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from daemon.oip import EXTENSIONS
 from daemon.version import VERSION
 
 if TYPE_CHECKING:
@@ -19,49 +19,25 @@ if TYPE_CHECKING:
 
     from tests.daemon.serving import Daemon
 
-ENVIRONMENT = Path(__file__).parents[2] / ".cache" / "tritonclient-env"
 SESSION = Path(__file__).with_name("tritonclient_session.py")
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    """Give the interpreter of an environment with tritonclient, made on first use and kept; skips where pip cannot."""
-    interpreter = ENVIRONMENT / "bin" / "python"
-    complete = ENVIRONMENT / ".complete"
-    if not complete.exists():
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        command = [
-            str(interpreter),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "tritonclient[grpc]",
-        ]
-        installed = subprocess.run(command, check=False, capture_output=True, text=True)
-        if installed.returncode != 0:
-            pytest.skip(f"tritonclient cannot be installed: {(installed.stderr.splitlines() or ['?'])[-1]}")
-        complete.touch()
-    return interpreter
-
-
-@pytest.fixture(scope="module")
 def session(
-    python: Path, daemon: Daemon, image: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+    tritonclient: Path, daemon: Daemon, image: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """Give what the client got."""
     file = tmp_path_factory.mktemp("tritonclient") / "image"
     file.write_bytes(image.tobytes())
-    ended = subprocess.run([python, SESSION, daemon.address, file], check=False, capture_output=True, text=True)
+    ended = subprocess.run([tritonclient, SESSION, daemon.address, file], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
 
 
-def test_it_runs_apart(python: Path) -> None:
+def test_it_runs_apart(tritonclient: Path) -> None:
     """The client is not that of this environment, in which it is not installed."""
-    assert python != Path(sys.executable)
+    assert tritonclient != Path(sys.executable)
     assert not list(Path(sys.prefix).glob("lib/python*/site-packages/tritonclient"))
 
 
@@ -73,7 +49,7 @@ def test_readiness(session: dict[str, Any]) -> None:
 
 def test_metadata(session: dict[str, Any]) -> None:
     """The client understands what the server and the model say of themselves."""
-    assert session["server"] == {"name": "jouled", "version": VERSION, "extensions": ["classification"]}
+    assert session["server"] == {"name": "jouled", "version": VERSION, "extensions": EXTENSIONS}
     assert session["model"]["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": ["-1", "8", "8"]}]
     assert session["model"]["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": ["-1", "10"]}]
 

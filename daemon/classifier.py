@@ -17,7 +17,7 @@ from daemon.inputs import check_constraints, check_tensor, decode_image
 from daemon.ledger import Energy
 from daemon.points import Model
 from daemon.status import CODES, abort
-from daemon.streams import answer_each
+from daemon.streams import Streams
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 class Classifier(jouled_pb2_grpc.ClassifierServicer):
     """Answers classification requests."""
 
-    def __init__(self, dispatcher: Dispatcher, server: Server, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, server: Server, streams: Streams, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._server = server
+        self._streams = streams
         self._clock = clock
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyReply:  # noqa: N802
@@ -56,7 +57,7 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
                 code: int = CODES[type(error)].value[0]
                 return pb.ClassifyStreamReply(error=pb.Error(code=code, message=str(error), tag=request.tag))
 
-        await answer_each(requests, outcome, context.write)
+        await self._streams.answer_each(requests, outcome, context)
 
     async def _classify(self, request: pb.ClassifyRequest, remaining_seconds: float | None) -> pb.ClassifyReply:
         model = self._dispatcher.fleet.find(request.model, request.version)

@@ -28,6 +28,13 @@ class Unavailable(RequestError):
     """Every device that could serve the request is lost."""
 
 
+class Draining(RequestError):
+    """The daemon is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is about to end, and takes no more requests")
+
+
 class OverBudget(RequestError):
     """The power budget has no room within the deadline. `retry_seconds` tells when it will."""
 

@@ -24,7 +24,7 @@ from daemon.points import Model
 from daemon.router import Constraints
 from daemon.statistics import Statistics
 from daemon.status import abort
-from daemon.streams import answer_each
+from daemon.streams import Streams
 from daemon.version import VERSION
 from protos import open_inference_pb2 as pb
 from protos import open_inference_pb2_grpc
@@ -82,12 +82,19 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers the protocol. Clients may load and unload models where the configuration allows it."""
 
     def __init__(
-        self, dispatcher: Dispatcher, server: Server, models: ModelControl, statistics: Statistics, clock: Clock
+        self,
+        dispatcher: Dispatcher,
+        server: Server,
+        models: ModelControl,
+        statistics: Statistics,
+        streams: Streams,
+        clock: Clock,
     ) -> None:
         self._dispatcher = dispatcher
         self._server = server
         self._models = models
         self._statistics = statistics
+        self._streams = streams
         self._clock = clock
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: AnyContext) -> pb.ServerLiveResponse:  # noqa: N802
@@ -212,7 +219,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 refused.infer_response.id = request.id
                 return refused.SerializeToString()
 
-        await answer_each(requests, outcome, context.write)
+        await self._streams.answer_each(requests, outcome, context)
 
     async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> bytes:
         model = self._dispatcher.fleet.find(request.model_name, request.model_version)

@@ -37,6 +37,7 @@ from daemon.pulse import PULSE_SECONDS, Pulse
 from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
 from daemon.statistics import Statistics
+from daemon.streams import Streams
 from daemon.tally import Tally
 from daemon.triggers import TriggerWatch
 from protos import jouled_pb2, jouled_pb2_grpc
@@ -106,10 +107,11 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         )
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
-        jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config.server, clock), inference)
-        statistics = Statistics()
+        statistics, streams = Statistics(), Streams()
+        classifier = Classifier(dispatcher, config.server, streams, clock)
+        jouled_pb2_grpc.add_ClassifierServicer_to_server(classifier, inference)
         dispatcher.listeners.append(statistics.ended)
-        open_inference = oip.OpenInference(dispatcher, config.server, control.models, statistics, clock)
+        open_inference = oip.OpenInference(dispatcher, config.server, control.models, statistics, streams, clock)
         oip.add_to_server(open_inference, inference)
         services = ["", CLASSIFIER, oip.SERVICE]
         _offer(inference, statuses, services[1:])
@@ -137,6 +139,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         log.info("draining")
         statuses.draining = True
         await statuses.enter_graceful_shutdown()
+        streams.drain()
         await inference.stop(DRAIN_SECONDS)
         await control.end_streams()
         observed.pulse.end()

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from daemon.errors import (
     DeadlinePassed,
+    Draining,
     InvalidRequest,
     ModelRefused,
     NoCandidate,
@@ -30,6 +31,7 @@ CODES: dict[type[RequestError], grpc.StatusCode] = {
     ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
     NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Draining: grpc.StatusCode.UNAVAILABLE,
     OverBudget: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -1,10 +1,13 @@
-"""Answer the requests of a stream, many at a time."""
+"""Answer the requests of streams, many at a time, until the daemon drains."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from daemon.errors import Draining
+from daemon.status import abort
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -13,23 +16,58 @@ Reply = TypeVar("Reply")
 CONCURRENCY = 64
 
 
-async def answer_each(
-    requests: AsyncIterator[Request],
-    outcome: Callable[[Request], Awaitable[Reply]],
-    write: Callable[[Reply], Awaitable[None]],
-) -> None:
-    """Write the outcome of each request as it becomes ready. A slow reader holds its requests' slots."""
-    slots = asyncio.Semaphore(CONCURRENCY)
-    writing = asyncio.Lock()
+class Call(Protocol):
+    """What is needed of a stream's call."""
 
-    async def serve(request: Request) -> None:
-        reply = await outcome(request)
-        # gRPC fails a call that is written to twice at a time.
-        async with writing:
-            await write(reply)
-        slots.release()
+    async def write(self, reply: Any) -> None:
+        """Send a reply."""
+        ...
 
-    async with asyncio.TaskGroup() as group:
-        async for request in requests:
-            await slots.acquire()
-            group.create_task(serve(request))
+    async def abort(self, code: Any, details: str, trailing_metadata: Any) -> NoReturn:
+        """End the call with a status."""
+        ...
+
+
+class Streams:
+    """All streams that are open. A client may keep one for ever, which must not hold up the end of the daemon."""
+
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Read no more requests: each stream ends when those under way are answered, an idle one at once."""
+        self._draining = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def answer_each(
+        self, requests: AsyncIterator[Request], outcome: Callable[[Request], Awaitable[Reply]], call: Call
+    ) -> None:
+        """Write the outcome of each request as it becomes ready. A slow reader holds its requests' slots.
+
+        A stream that the drain ends has the status UNAVAILABLE: what it was sent since is for another server.
+        """
+        slots = asyncio.Semaphore(CONCURRENCY)
+        writing = asyncio.Lock()
+
+        async def serve(request: Request) -> None:
+            reply = await outcome(request)
+            # gRPC fails a call that is written to twice at a time.
+            async with writing:
+                await call.write(reply)
+            slots.release()
+
+        async def read() -> None:
+            async for request in requests:
+                await slots.acquire()
+                group.create_task(serve(request))
+
+        if self._draining:
+            await abort(call, Draining())
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read())
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        if reader.cancelled():
+            await abort(call, Draining())

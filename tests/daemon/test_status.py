@@ -12,8 +12,11 @@ from google.rpc import error_details_pb2, status_pb2
 from daemon import errors
 from daemon.errors import (
     DeadlinePassed,
+    Draining,
     InvalidRequest,
+    ModelRefused,
     NoCandidate,
+    NotAllowed,
     NotFound,
     OverBudget,
     Overloaded,
@@ -61,6 +64,9 @@ def _end(error: RequestError) -> tuple[grpc.StatusCode, list[any_pb2.Any]]:
         (NotFound("no model 'x'"), Code.NOT_FOUND, []),
         (NoCandidate("none"), Code.FAILED_PRECONDITION, []),
         (PolicyRefused("no"), Code.FAILED_PRECONDITION, []),
+        (ModelRefused("no"), Code.FAILED_PRECONDITION, []),
+        (NotAllowed("no"), Code.PERMISSION_DENIED, []),
+        (Draining(), Code.UNAVAILABLE, []),
         (Unavailable("lost"), Code.UNAVAILABLE, ["ErrorInfo"]),
         (OverBudget("tight", 1.5), Code.RESOURCE_EXHAUSTED, ["QuotaFailure", "RetryInfo"]),
         (Overloaded(0.25), Code.RESOURCE_EXHAUSTED, ["RetryInfo"]),

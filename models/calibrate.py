@@ -5,6 +5,8 @@ activations, rounded to the counts of spikes that so many steps allow, differ le
 of Y. Li et al., "A Free Lunch from ANN: Towards Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021.
 Biases, channel by channel, and potentials, layer by layer: from the same paper's idea that a layer is to give on
 average what the dense network gives there; layers are taken in order, each with the spikes of those before it.
+The last layer, whose sums are the scores, is fitted to the spikes themselves: whatever earlier neurons do too early or
+too late in a few steps, it sees only their counts, and least squares find what these say of the scores.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import numpy as np
 
 from hal.snn.network import Network
 from models import convert, measure
+from models.chain import Pool
 from models.convert import HALF, Setting, Target
 from models.errors import ConversionError
+from models.refit import refit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +112,22 @@ def biases(
             trials.append((float(np.square(difference).mean()), found[index]))
         found[index] = min(trials, key=lambda trial: trial[0])[1]
     return found
+
+
+def readout(
+    chain: Chain, settings: Sequence[Setting], pictures: Reals, wanted: Reals, steps: int, target: Target
+) -> Chain:  # fmt: skip
+    """Fit the last layer to give `wanted` (N, classes, 1, 1) for the spikes that arrive in `steps` steps."""
+    *before, last = chain.stages
+    if isinstance(last.operation, Pool):
+        return chain
+    if before:
+        given: Reals = _values(chain, settings, len(before) - 1, pictures, steps, target)
+    else:
+        # The pixels of the picture fire as often as their grey levels, rounded, say.
+        given = np.floor(pictures * steps + HALF) / steps
+    fitted = dataclasses.replace(last, operation=refit(last.operation, given, wanted))
+    return dataclasses.replace(chain, stages=(*before, fitted))
 
 
 def _values(

@@ -90,11 +90,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Artifacts in memory, and the report of what was measured."""
+    """Artifacts in memory, the `spiking` network among them, and the report of what was measured."""
 
     variants: Variants
     findings: list[Finding]
     subject: spiking.Subject
+    spiking: Network
     data: Calibration
     capacity: str
 
@@ -144,13 +145,13 @@ def compile_chain(chain: Chain, values: NDArray[np.float32], data: Calibration, 
     if any(isinstance(stage.operation, Pool) and stage.operation.kind == "max" for stage in chain.stages):
         findings.append(_average_finding(subject, held_out, findings[0].accuracy))
     found = spiking.candidates(subject, options.steps, Target(options.reset, options.bits), options.percentile)
-    chosen = spiking.best(found, len(values))
+    chosen = spiking.best(found)
     findings += [_spiking_finding(each, held_out, options.steps, chosen=each is chosen) for each in found]
     variants[SNN] = (
         spiking_manifest(template, chosen.network, subject, held_out, options),
         writer.snn_files(chosen.network),
     )
-    return Compiled(variants, findings, subject, data, capacity(chosen.network))
+    return Compiled(variants, findings, subject, chosen.network, data, capacity(chosen.network))
 
 
 def some(images: Images, count: int) -> Images:
@@ -238,7 +239,7 @@ def _spiking_finding(
 ) -> Finding:  # fmt: skip
     bench = measure.Bench(candidate.network)
     point = measure.point(bench.run(bench.encode(held_out.pictures()), steps), held_out.labels, steps)
-    remark = f"agrees with the dense network on {100 * candidate.agreement:.2f} % of the calibration images"
+    remark = f"agrees with the dense network on {100 * candidate.agreement:.2f} % of the judging images"
     return Finding(
         f"spiking, {steps} steps, {candidate.step}",
         point.accuracy,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models import calibrate, convert, measure, pooling
+from models.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.float32]
 
-# Images whose average corrects the biases, and images on which the settings compete.
+# Half of the images set the corrections, the others judge: a correction would flatter itself on its own images.
+FITTING, JUDGING = slice(0, None, 2), slice(1, None, 2)
+# As many are enough for the averages that correct biases.
 CORRECTING_IMAGES = 256
 
 
@@ -39,7 +42,9 @@ class Subject:
 
 
 def prepare(dense: Chain, values: Values) -> Subject:
-    """Replace what spikes cannot do. `values` (N, C, H, W) are calibration pictures in [0, 1]."""
+    """Replace what spikes cannot do. `values` (N, C, H, W) are calibration pictures in [0, 1], two at least."""
+    if len(values) < 2:
+        raise DataError("calibration", f"{len(values)} image is given, 2 are needed: one to set, one to judge")
     averaging = pooling.last_average_folded(pooling.without_max(dense, values))
     wanted = {stage.name: array for stage, array in zip(dense.stages, pooling.activations(dense, values), strict=True)}
     return Subject(
@@ -55,13 +60,16 @@ def prepare(dense: Chain, values: Values) -> Subject:
 class Candidate:
     """A way to set a network: the step that was added to those before it, and what came out.
 
-    `agreement` is the share of competing images that are classified as the dense network does.
+    `agreement` is the share of judging images that are classified as the dense network does, at the steps it is set
+    for; `dynamic_joules` is what one of them costs on the Loihi model.
     """
 
     step: str
+    chain: Chain
     settings: Sequence[Setting]
     network: Network
     agreement: float
+    dynamic_joules: float
 
 
 def candidates(
@@ -69,13 +77,14 @@ def candidates(
 ) -> list[Candidate]:
     """Convert with more and more calibration for `steps` steps."""
     chain = subject.without_max
-    expected = subject.wanted[-1].reshape(len(subject.values), -1).argmax(axis=1)
+    pictures = subject.values[JUDGING]
+    expected = subject.wanted[-1][JUDGING].reshape(len(pictures), -1).argmax(axis=1)
 
-    def tried(step: str, settings: Sequence[Setting]) -> Candidate:
+    def tried(step: str, settings: Sequence[Setting], chain: Chain = chain) -> Candidate:
         network = convert.convert(chain, settings, target)
         bench = measure.Bench(network)
-        scores = bench.run(bench.encode(subject.values), steps).scores
-        return Candidate(step, settings, network, measure.accuracy(scores, expected))
+        point = measure.point(bench.run(bench.encode(pictures), steps), expected, steps)
+        return Candidate(step, chain, settings, network, point.accuracy, measure.joules(point))
 
     normalised = calibrate.percentiles(chain, subject.given, percentile)
     found = [tried("percentile", normalised)]
@@ -83,14 +92,20 @@ def candidates(
     if any(stage.rectifier is not None and math.isfinite(stage.rectifier.ceiling) for stage in chain.stages):
         found.insert(0, tried("ceilings", trained))
     found.append(tried("thresholds", calibrate.scales(chain, subject.given, normalised, steps)))
-    few = CORRECTING_IMAGES
-    start, wanted = best(found, len(subject.values)).settings, [array[:few] for array in subject.wanted]
-    corrected = calibrate.biases(chain, start, subject.values[:few], wanted, steps, target)
-    return [*found, tried("potentials and biases", corrected)]
+    few = [array[FITTING][:CORRECTING_IMAGES] for array in (subject.values, *subject.wanted)]
+    corrected = calibrate.biases(chain, best(found).settings, few[0], few[1:], steps, target)
+    found.append(tried("potentials and biases", corrected))
+    return [*found, tried("last layer", corrected, with_readout(subject, chain, corrected, steps, target))]
 
 
-def best(found: Sequence[Candidate], images: int) -> Candidate:
-    """Give the one with the least calibration whose agreement is within a standard error of the highest."""
-    highest = max(candidate.agreement for candidate in found)
-    error = math.sqrt(highest * (1 - highest) / images)
-    return next(candidate for candidate in found if candidate.agreement >= highest - error)
+def with_readout(
+    subject: Subject, chain: Chain, settings: Sequence[Setting], steps: int, target: Target
+) -> Chain:  # fmt: skip
+    """Fit the last layer to the counts of spikes that it really gets in `steps` steps."""
+    wanted = subject.wanted[-1][FITTING]
+    return calibrate.readout(chain, settings, subject.values[FITTING], wanted, steps, target)
+
+
+def best(found: Sequence[Candidate]) -> Candidate:
+    """Give the one that agrees best with the dense network; of several the one of least energy."""
+    return max(found, key=lambda candidate: (candidate.agreement, -candidate.dynamic_joules))

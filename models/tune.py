@@ -22,6 +22,7 @@ from models import calibrate, convert, measure, spiking
 from models.convert import Setting, Target
 from models.errors import ConversionError
 from models.figures import Chip, Figures
+from models.spiking import JUDGING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from hal.snn.network import Network
     from models.convert import Reset
     from models.data.images import Images
-    from models.spiking import Subject
+    from models.spiking import Candidate, Subject
 
 # What a layer is normalised by: what calibration found, or a percentile; and how far from there the search goes.
 CALIBRATED = "calibrated"
@@ -74,17 +75,18 @@ class Way:
 
 
 class Tuner:
-    """Tries settings on the calibration images of `subject`, whose labels are `labels`."""
+    """Tries settings on those calibration images of `subject` that judge; `labels` are those of all of them."""
 
     def __init__(self, subject: Subject, labels: NDArray[np.int64], limits: Limits) -> None:
         self.subject = subject
-        self.labels = labels
+        self.pictures = subject.values[JUDGING]
+        self.labels = labels[JUDGING]
         self.limits = limits
-        dense = measure.accuracy(subject.wanted[-1].reshape(len(labels), -1), labels)
+        dense = measure.accuracy(subject.wanted[-1][JUDGING].reshape(len(self.labels), -1), self.labels)
         self.floor = dense - limits.max_loss / 100 if limits.min_accuracy is None else limits.min_accuracy
         self.best_seen = (0.0, 0)
         self._normalised: dict[float, list[Setting]] = {}
-        self.base: Sequence[Setting] = self.normalised(calibrate.PERCENTILE)
+        self._calibrated: dict[int, Candidate] = {}
 
     def normalised(self, percentile: float) -> list[Setting]:
         """Give the settings of a percentile, which are found once."""
@@ -94,14 +96,16 @@ class Tuner:
             )
         return self._normalised[percentile]
 
-    def network(self, settings: Sequence[Setting], bits: int = convert.WEIGHT_BITS) -> Network:
-        """Convert with these settings."""
-        return convert.convert(self.subject.without_max, settings, Target(self.limits.reset, bits))
+    def network(self, settings: Sequence[Setting], steps: int, bits: int) -> Network:
+        """Convert with these settings, the last layer fitted to what arrives there in so many steps."""
+        target = Target(self.limits.reset, bits)
+        chain = spiking.with_readout(self.subject, self.subject.without_max, settings, steps, target)
+        return convert.convert(chain, settings, target)
 
     def figures(self, way: Way) -> Figures:
         """Run the calibration images."""
         bench = measure.Bench(way.network)
-        outcome = bench.run(bench.encode(self.subject.values), way.steps, way.margin)
+        outcome = bench.run(bench.encode(self.pictures), way.steps, way.margin)
         figures = Chip(way.network).figures(outcome, self.labels)
         self.best_seen = max(self.best_seen, (figures.accuracy, -way.steps))
         return figures
@@ -109,34 +113,28 @@ class Tuner:
     def untuned(self) -> Network:
         """Convert by percentile alone, all potentials at zero."""
         settings = [dataclasses.replace(each, potential=0.0) for each in self.normalised(calibrate.PERCENTILE)]
-        return self.network(settings)
+        return convert.convert(self.subject.without_max, settings, Target(self.limits.reset))
 
-    def calibrated(self, steps: int) -> Network:
-        """Do step 1: calibrate thresholds, potentials and biases for so many time steps, as far as each helps."""
-        found = spiking.candidates(self.subject, steps, Target(self.limits.reset))
-        chosen = spiking.best(found, len(self.labels))
-        self.base = chosen.settings
-        return chosen.network
+    def calibrated(self, steps: int) -> Candidate:
+        """Do step 1: calibrate thresholds, potentials and biases for so many time steps, as far as each helps.
 
-    def fewest_steps(self, network: Network) -> Way:
-        """Do step 2: find the fewest time steps that keep the accuracy. Raises `ConversionError` where none do."""
-        for steps in (count for count in STEPS if count <= self.limits.longest):
-            way = Way("fewest time steps", network, steps)
+        Between the counts of `STEPS` the next higher one's calibration is taken.
+        """
+        steps = next((count for count in STEPS if count >= steps), steps)
+        if steps not in self._calibrated:
+            self._calibrated[steps] = spiking.best(spiking.candidates(self.subject, steps, Target(self.limits.reset)))
+        return self._calibrated[steps]
+
+    def fewest_steps(self) -> Way:
+        """Do step 2: find the fewest time steps that, calibrated for them, keep the accuracy.
+
+        Raises `ConversionError` where none do.
+        """
+        for steps in sorted({*(count for count in STEPS if count <= self.limits.longest), self.limits.longest}):
+            way = Way("fewest time steps", self.calibrated(steps).network, steps)
             if self.figures(way).accuracy >= self.floor:
                 return way
         raise self.unreachable()
-
-    def two_steps(self, steps: int) -> tuple[Network, Way]:
-        """Do steps 1 and 2, calibrated for `steps` time steps, or for the most there may be where those are too few."""
-        steps = min(steps, self.limits.longest)
-        calibrated = self.calibrated(steps)
-        try:
-            return calibrated, self.fewest_steps(calibrated)
-        except ConversionError:
-            if steps == self.limits.longest:
-                raise
-            calibrated = self.calibrated(self.limits.longest)
-            return calibrated, self.fewest_steps(calibrated)
 
     def unreachable(self) -> ConversionError:
         """Say what the best was that was found."""
@@ -155,19 +153,20 @@ class Tuner:
         steps = trial.suggest_int("steps", 1, self.limits.longest)
         share = trial.suggest_float("exit_share", *SHARES)
         bits = trial.suggest_int("bits", FEWEST_BITS, convert.WEIGHT_BITS)
-        normal = self.base if percentile == CALIBRATED else self.normalised(float(percentile))
+        calibrated = self.calibrated(steps).settings
+        normal = calibrated if percentile == CALIBRATED else self.normalised(float(percentile))
         settings = [
             dataclasses.replace(base, scale=each.scale * factor, potential=base.potential + shift)
-            for base, each in zip(self.base, normal, strict=True)
+            for base, each in zip(calibrated, normal, strict=True)
         ]
-        network = self.network(settings, bits)
+        network = self.network(settings, steps, bits)
         return Way("search", network, steps, self.margin(network, steps, share))
 
     def margin(self, network: Network, steps: int, share: float) -> int:
         """Give the margin with which about that share of the images ends after a quarter of the steps."""
         if steps == 1 or share <= 0:
             return 0
-        return max(0, measure.lead(network, self.subject.values, max(1, steps // 4), share))
+        return max(0, measure.lead(network, self.pictures, max(1, steps // 4), share))
 
 
 class Search:

@@ -62,22 +62,22 @@ def tune_model(job: Job, out: Path, progress: Callable[[int], Callable[[], Any]]
     subject = spiking.prepare(chain, compiler.picture_values(chosen, chain))
     tuner = Tuner(subject, chosen.labels, job.limits)
     untuned = tuner.untuned()
-    calibrated, fewest = tuner.two_steps(compiler.DEFAULT_STEPS)
-    job.report.mkdir(parents=True, exist_ok=True)
+    study = job.report / STUDY
     identity = hashlib.sha256(repr((source.digest, data.data, job.images, job.limits)).encode()).hexdigest()
-    search = Search(tuner, job.report / STUDY, identity)
+    if study.exists():
+        # A search of something else is refused before the work begins.
+        Search(tuner, study, identity)
+    fewest = tuner.fewest_steps()
+    job.report.mkdir(parents=True, exist_ok=True)
+    search = Search(tuner, study, identity)
     search.start_from(fewest.steps)
     search.run(job.trials, progress(max(0, job.trials - search.done)))
     best = search.cheapest() or fewest
     held_out = data.held_out
     reached = held_out_figures(best, held_out)
-    if job.limits.min_accuracy is not None and reached.accuracy < job.limits.min_accuracy:
-        raise ConversionError(
-            "accuracy",
-            f"{100 * job.limits.min_accuracy:.2f} % is not reached on the held-out images; the best found is "
-            f"{100 * reached.accuracy:.2f} % at {best.steps} steps",
-        )
+    _check_reached(reached.accuracy, best.steps, job.limits)
     steps, before = tune.comparable(untuned, held_out, reached.accuracy, LONGEST_UNTUNED)
+    calibrated = tuner.calibrated(min(steps, job.limits.longest)).network
     rows = [
         Row("untuned: percentile, potentials at 0", steps, 0, before),
         Row("1: thresholds, potentials and biases", steps, 0, held_out_figures(Way("", calibrated, steps), held_out)),
@@ -90,6 +90,15 @@ def tune_model(job: Job, out: Path, progress: Callable[[int], Callable[[], Any]]
     )  # fmt: skip
     tuning_report.write(report, job.report)
     return report, _write(job, out, best, held_out)
+
+
+def _check_reached(accuracy: float, steps: int, limits: Limits) -> None:
+    if limits.min_accuracy is not None and accuracy < limits.min_accuracy:
+        raise ConversionError(
+            "accuracy",
+            f"{100 * limits.min_accuracy:.2f} % is not reached on the held-out images; the best found is "
+            f"{100 * accuracy:.2f} % at {steps} steps",
+        )
 
 
 def held_out_figures(way: Way, held_out: Images) -> Figures:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from daemon.cli.output import EXIT_USAGE, AsJson, fail, joules, print_json, prin
 from daemon.repository import SHIPPED
 from hal.errors import HalError
 from hal.names import near
+
+if TYPE_CHECKING:
+    from models.compiler import Compiled
 
 
 class Engine(StrEnum):
@@ -89,7 +92,7 @@ def compile_model(
     mean: Annotated[str, typer.Option(help="Subtracted from pictures in [0, 1]: one number, or one per channel.")] = "",
     std: Annotated[str, typer.Option(help="They are then divided by it, as in training.")] = "",
     steps: Annotated[int, typer.Option(min=1, max=256, help="Time steps to calibrate the spiking network for.")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 1000,
+    images: Annotated[int, typer.Option(min=2, help="How many images to calibrate on.")] = 1000,
     reset: Annotated[
         Reset,
         typer.Option(
@@ -117,7 +120,10 @@ def compile_model(
         )
         compiled = compiler.compile_file(network, calibration, options)
         written = compiler.write_variants(compiled.variants, folder, replace=replace)
-    names = [f"{each.model}/{each.version}/{each.variant}" for each in written]
+    _print_compiled(compiled, [f"{each.model}/{each.version}/{each.variant}" for each in written], json=json)
+
+
+def _print_compiled(compiled: Compiled, names: list[str], *, json: bool) -> None:
     if json:
         findings = [vars(finding) for finding in compiled.findings]
         print_json({"artifacts": names, "findings": findings, "loihi": compiled.capacity})

@@ -96,9 +96,7 @@ def make(
     values = split.training.take(np.sort(chosen)).pictures().astype(np.float32)
     compiled = compiler.compile_chain(chain, values, split, options)
     if spiking_network is None:
-        subject = compiled.subject
-        tried = spiking.candidates(subject, entry.steps, convert.Target(), options.percentile)
-        spikes = max(tried, key=lambda candidate: candidate.agreement).network
+        subject, spikes = compiled.subject, compiled.spiking
     else:
         subject = spiking.prepare(compiler.read_chain(spiking_network, options), values)
         settings = calibrate.percentiles(subject.without_max, subject.given, options.percentile)

@@ -132,9 +132,14 @@ class MetersConfig(Section, frozen=True):
 
 
 class MetricsConfig(Section, frozen=True):
-    """`[metrics]`: where metrics are served over HTTP; nowhere while `address` is empty."""
+    """`[metrics]`: where metrics are served over HTTP, nowhere while `address` is empty, and with them the `page`.
+
+    With `page_control` whoever reaches the page may switch policies there: every user of this host.
+    """
 
     address: str = ""
+    page: bool = True
+    page_control: bool = False
 
 
 class Config(Section, frozen=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -29,10 +28,9 @@ from daemon.clock import NANO
 from daemon.dispatcher import Dispatcher
 from daemon.health import State as Health
 from daemon.metering import Metering
-from daemon.points import Point
 from daemon.power import State as Power
 from daemon.pulse import Pulse
-from daemon.tally import Histogram, Tally
+from daemon.tally import Histogram, Served, Tally
 from daemon.version import VERSION
 
 POINT_LABELS = ("model", "variant", "device", "steps", "margin")
@@ -53,13 +51,6 @@ class Exposition:
             text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return text, openmetrics.CONTENT_TYPE_LATEST
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
-
-
-class Observed(NamedTuple):
-    """What the daemon shows of itself."""
-
-    pulse: Pulse
-    exposition: Exposition
 
 
 class _Families(Collector):
@@ -85,14 +76,14 @@ class _Families(Collector):
         tally = self._tally
         yield _counter(
             "jouled_requests",
-            "Requests that ended, by operating point and terminal status; no point where nothing ran for them.",
+            "Requests that ended, by operating point and terminal status; the model alone where nothing ran for them.",
             (*POINT_LABELS, "status"),
-            (((*_point(point), status), count) for (point, status), count in tally.requests.items()),
+            (((*_labels(served), status), count) for (served, status), count in tally.requests.items()),
         )
         expected: dict[tuple[str, str], float] = {}
-        for point in tally.durations:
-            key = point.model, point.variant
-            expected[key] = expected.get(key, 0.0) + tally.answered(point) * point.accuracy
+        for served, right in tally.expected_right.items():
+            key = served.model, served.variant
+            expected[key] = expected.get(key, 0.0) + right
         yield _counter(
             "jouled_expected_correct_answers",
             "Answers that are expected to be right: the sum of the held-out accuracy of the points that gave them.",
@@ -104,9 +95,7 @@ class _Families(Collector):
             "Seconds from the acceptance of an answered request to its end on the device.",
             labels=("model", "variant", "device"),
         )
-        for names, histogram in _joined(
-            ((point.model, point.variant, point.device), histogram) for point, histogram in tally.durations.items()
-        ):
+        for names, histogram in _joined((served[:3], histogram) for served, histogram in tally.durations.items()):
             _add(durations, names, histogram)
         yield durations
 
@@ -127,8 +116,7 @@ class _Families(Collector):
             labels=("model", "variant", "device", "provenance"),
         )
         for names, histogram in _joined(
-            ((point.model, point.variant, point.device, provenance), histogram)
-            for (point, provenance), histogram in self._tally.energies.items()
+            ((*served[:3], provenance), histogram) for (served, provenance), histogram in self._tally.energies.items()
         ):
             _add(energies, names, histogram)
         yield energies
@@ -222,11 +210,11 @@ def _gauge(
     return family
 
 
-def _point(point: Point | None) -> tuple[str, ...]:
-    """Give the labels of an operating point, empty for none."""
-    if point is None:
-        return ("",) * len(POINT_LABELS)
-    return point.model, point.variant, point.device, str(point.steps), str(point.margin)
+def _labels(served: Served) -> tuple[str, ...]:
+    """Give the labels of an operating point, empty but for the model where nothing ran."""
+    if not served.device:
+        return served.model, *[""] * (len(POINT_LABELS) - 1)
+    return served.model, served.variant, served.device, str(served.steps), str(served.margin)
 
 
 def _joined(rows: Iterable[tuple[tuple[str, ...], Histogram]]) -> Iterator[tuple[tuple[str, ...], Histogram]]:

@@ -95,10 +95,7 @@ class FailedAttempt(NamedTuple):
 
 
 class Journal:
-    """An open journal. `append` methods are safe on the event loop: one write to the page cache each.
-
-    `ended` is called with every terminal record.
-    """
+    """An open journal. `append` methods are safe on the event loop: one write to the page cache each."""
 
     def __init__(self, folder: Path, boot: str, clock: Clock, unix_nanoseconds: Clock) -> None:
         """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`.
@@ -106,7 +103,6 @@ class Journal:
         A store that cannot be read any more is set aside, and another one begun: `set_aside` says where it is.
         """
         self.gaps = 0
-        self.ended: Callable[[Record], None] = _ignore
         self._clock = clock
         self._tails = folder / "tail"
         self._encode_lines = msgspec.json.Encoder().encode_lines
@@ -191,10 +187,7 @@ class Journal:
 
     def finished(self, records: list[Record]) -> bool:
         """Record how requests ended; False when the journal could not take it."""
-        done = self._append([self._line(record) for record in records])
-        for record in records:
-            self.ended(record)
-        return done
+        return self._append([self._line(record) for record in records])
 
     def failed(self, attempt: FailedAttempt) -> bool:
         """Record an attempt that failed: nothing more is known of its energy than the bound."""
@@ -293,10 +286,6 @@ class Journal:
     def _end(self) -> None:
         self.move()
         self.store.end_session(self._clock())
-
-
-def _ignore(record: Record) -> None:
-    """Nobody counts the requests."""
 
 
 def _set_aside(path: Path, unix_seconds: int) -> Path:

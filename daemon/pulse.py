@@ -19,7 +19,8 @@ from daemon.dispatcher import Dispatcher
 from daemon.journal import Journal
 from daemon.metering import Metering
 from daemon.points import Point
-from daemon.tally import Tally
+from daemon.tally import Served, Tally, served_by
+from hal.device import Kind
 from hal.open import simulated_by
 
 PULSE_SECONDS = 1.0
@@ -54,8 +55,8 @@ class DeviceSample(msgspec.Struct, frozen=True):
 class PointSample(msgspec.Struct, frozen=True):
     """How many requests were answered at an operating point, and the dynamic joules of those whose figure is final."""
 
+    name: str
     model: str
-    version: str
     variant: str
     device: str
     steps: int
@@ -169,9 +170,13 @@ class Pulse:
             buckets=[bucket for account in accounts for bucket in _buckets(account)],
             devices=self._devices(),
             meters={meter.name: "" if meter.up else meter.detail for meter in self._metering.states},
-            points=[_point(point, self._tally) for point in dispatcher.fleet.points()],
+            points=[_point(*named, self._tally) for named in self._points().items()],
             statuses=statuses,
         )
+
+    def _points(self) -> dict[Served, Point]:
+        """Give the operating points by name; of those of several versions of a model, which share it, the latest."""
+        return {served_by(point): point for point in self._dispatcher.fleet.points()}
 
     def _devices(self) -> list[DeviceSample]:
         return [
@@ -213,18 +218,20 @@ def _buckets(account: AccountBook) -> list[Bucket]:
     ]
 
 
-def _point(point: Point, tally: Tally) -> PointSample:
-    final = [histogram for (each, _), histogram in tally.energies.items() if each is point]
+def _point(served: Served, point: Point, tally: Tally) -> PointSample:
+    margin = f", margin {point.margin}" if point.margin else ""
+    steps = f", {point.steps} steps{margin}" if point.kind is Kind.SNN else ""
+    final = [histogram for (each, _), histogram in tally.energies.items() if each == served]
     return PointSample(
+        name=f"{point.model}/{point.variant} on {point.device}{steps}",
         model=point.model,
-        version=point.version,
         variant=point.variant,
         device=point.device,
         steps=point.steps,
         margin=point.margin,
         accuracy=point.accuracy,
         provenance=point.provenance,
-        answered=tally.answered(point),
+        answered=tally.answered(served),
         finals=sum(histogram.count for histogram in final),
         joules=sum(histogram.sum for histogram in final),
     )

@@ -27,7 +27,7 @@ from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
 from daemon.config import Config, MetricsConfig
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
-from daemon.exposition import Exposition, Observed
+from daemon.exposition import Exposition
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
@@ -40,6 +40,7 @@ from daemon.statistics import Statistics
 from daemon.streams import Streams
 from daemon.tally import Tally
 from daemon.triggers import TriggerWatch
+from daemon.view import View
 from protos import jouled_pb2, jouled_pb2_grpc
 
 CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -102,9 +103,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
     async with AsyncExitStack() as stack:
         stack.enter_context(suppress(_Stopped))
         stack.enter_context(own(places.runtime))
-        dispatcher, control, reload, observed = await stack.enter_async_context(
-            _core(config, read, places, clock, stop)
-        )
+        dispatcher, control, reload, view = await stack.enter_async_context(_core(config, read, places, clock, stop))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
         statistics, streams = Statistics(), Streams()
@@ -129,7 +128,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await inference.start()
         await operator.start()
         if config.metrics.address:
-            await stack.enter_async_context(_web(config.metrics, observed))
+            await stack.enter_async_context(_web(config.metrics, view))
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
         _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
         _beside(stack, repeat("reload", partial(reload.when, hangup)))
@@ -142,7 +141,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         streams.drain()
         await inference.stop(DRAIN_SECONDS)
         await control.end_streams()
-        observed.pulse.end()
+        view.pulse.end()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
 
@@ -166,7 +165,7 @@ def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
 @asynccontextmanager
 async def _core(
     config: Config, read: Callable[[], Config], places: Places, clock: Clock, stop: asyncio.Event
-) -> AsyncIterator[tuple[Dispatcher, Control, Reload, Observed]]:
+) -> AsyncIterator[tuple[Dispatcher, Control, Reload, View]]:
     """Open journal, repository and devices; close them when the servers have stopped."""
     boot = boot_id()
     calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
@@ -195,11 +194,12 @@ async def _core(
             if journal.set_aside:
                 dispatcher.fill()
             tally = Tally(time.time_ns)
-            journal.ended, metering.feed.heard = tally.ended, tally.final
+            dispatcher.listeners.append(tally.ended)
+            metering.feed.heard = tally.final
             # What loading took is closed before the first request.
             await metering.sample()
             pulse = Pulse(dispatcher, metering, journal, tally, clock, time.time_ns)
-            observed = Observed(pulse, Exposition(pulse, tally, dispatcher, metering))
+            view = View(pulse, tally, dispatcher, Exposition(pulse, tally, dispatcher, metering))
             models = ModelControl(folder, dispatcher, repository.refused)
             triggers = TriggerWatch(dispatcher.set_policy)
             await triggers.replace(config.trigger, config.start_policy)
@@ -209,7 +209,7 @@ async def _core(
             ]
             try:
                 reload = Reload(config, read, dispatcher, triggers)
-                yield dispatcher, Control(dispatcher, journal, metering, models, reload, clock), reload, observed
+                yield dispatcher, Control(dispatcher, journal, metering, models, reload, clock), reload, view
             finally:
                 for watch in watches:
                     watch.cancel()
@@ -234,12 +234,12 @@ async def _unless_stopped(stop: asyncio.Event, starting: Coroutine[Any, Any, Non
 
 
 @asynccontextmanager
-async def _web(config: MetricsConfig, observed: Observed) -> AsyncIterator[None]:
-    """Serve metrics over HTTP. The library is loaded only where they are wanted."""
+async def _web(config: MetricsConfig, view: View) -> AsyncIterator[None]:
+    """Serve metrics and page over HTTP. The library is loaded only where they are wanted."""
     from daemon import web
 
     try:
-        runner = await web.start(config, observed)
+        runner = await web.start(config, view)
     except OSError as error:
         raise StartError(f"metrics: {config.address}: cannot be bound: {os.strerror(error.errno or 0)}") from None
     try:

@@ -15,7 +15,6 @@ from daemon.attribution import Final
 from daemon.audit import ANSWERED
 from daemon.clock import NANO, Clock
 from daemon.journal import Record
-from daemon.journal_store import MAINTENANCE
 from daemon.ledger import row_id, split_row_id
 from daemon.points import Point
 
@@ -24,7 +23,7 @@ ENERGY_BOUNDS_JOULES = tuple(float(f"{digit}e{power}") for power in range(-8, 2)
 DURATION_BOUNDS_SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-LATEST = 20
+LATEST = 12
 
 
 class Exemplar(NamedTuple):
@@ -68,12 +67,27 @@ def _moment(exemplar: Exemplar) -> float:
     return exemplar.unix_seconds
 
 
+class Served(NamedTuple):
+    """What a request was served by, as metrics and page tell them apart; the model alone where nothing ran."""
+
+    model: str
+    variant: str = ""
+    device: str = ""
+    steps: int = 0
+    margin: int = 0
+
+
+def served_by(point: Point) -> Served:
+    """Name an operating point. One that comes back, with its model or its device, has the same name."""
+    return Served(point.model, point.variant, point.device, point.steps, point.margin)
+
+
 class Ended(NamedTuple):
     """A request that has ended: with its final figures, or without any if nothing ran for it."""
 
     request_id: int
     status: str
-    point: Point | None
+    served: Served
     unix_seconds: float
     seconds: float
     final: Final | None = None
@@ -82,41 +96,34 @@ class Ended(NamedTuple):
 class Tally:
     """Counts requests when they end, and their energy when it is final.
 
-    `requests` counts terminal statuses by operating point, None where nothing ran. `durations` are those of answered
-    requests, `energies` their dynamic joules, final figures only. `latest` are the last requests that are done with.
+    `requests` counts terminal statuses. `expected_right` adds up the accuracy of the points that answered, `durations`
+    are those of answered requests, `energies` their dynamic joules by provenance, final figures only. `latest` are the
+    last requests that are done with.
     """
 
     def __init__(self, unix: Clock) -> None:
-        self.requests: Counter[tuple[Point | None, str]] = Counter()
-        self.durations: dict[Point, Histogram] = {}
-        self.energies: dict[tuple[Point, str], Histogram] = {}
+        self.requests: Counter[tuple[Served, str]] = Counter()
+        self.expected_right: dict[Served, float] = {}
+        self.durations: dict[Served, Histogram] = {}
+        self.energies: dict[tuple[Served, str], Histogram] = {}
         self.latest: deque[Ended] = deque(maxlen=LATEST)
         self._unix = unix
         # What has ended and whose figure is not final, by the number of its attempt in the books.
         self._awaited: dict[int, Ended] = {}
 
     def ended(self, record: Record) -> None:
-        """Count a request by its terminal record.
-
-        An attempt that lands after its request has ended adds to the record, which is then given again. Devices that
-        were powered up have records, too, and are no requests.
-        """
-        number = row_id(record.request_id)
-        if record.status == MAINTENANCE:
-            return
-        if number in self._awaited:
-            if record.energy is None:
-                self.latest.append(self._awaited.pop(number))
-            return
-        seconds = (record.ended - record.accepted) / NANO
-        ended = Ended(record.request_id, record.status, record.point, record.accepted_unix / NANO + seconds, seconds)
-        self.requests[record.point, record.status] += 1
-        if record.status == ANSWERED and record.point is not None:
-            if record.point not in self.durations:
-                self.durations[record.point] = Histogram(DURATION_BOUNDS_SECONDS)
-            self.durations[record.point].observe(Exemplar(record.request_id, seconds, ended.unix_seconds))
+        """Count a request, which no attempt runs for any more, by its terminal record."""
+        point, seconds = record.point, (record.ended - record.accepted) / NANO
+        served = served_by(point) if point else Served(record.model)
+        ended = Ended(record.request_id, record.status, served, record.accepted_unix / NANO + seconds, seconds)
+        self.requests[served, record.status] += 1
+        if record.status == ANSWERED and point is not None:
+            self.expected_right[served] = self.expected_right.get(served, 0.0) + point.accuracy
+            if served not in self.durations:
+                self.durations[served] = Histogram(DURATION_BOUNDS_SECONDS)
+            self.durations[served].observe(Exemplar(record.request_id, seconds, ended.unix_seconds))
         if record.energy is not None:
-            self._awaited[number] = ended
+            self._awaited[row_id(record.request_id)] = ended
         else:
             self.latest.append(ended)
 
@@ -127,13 +134,13 @@ class Tally:
             if ended is None:
                 continue
             self.latest.append(ended._replace(final=final))
-            if ended.status == ANSWERED and ended.point is not None:
-                key = ended.point, final.provenance.value
+            if ended.status == ANSWERED:
+                key = ended.served, final.provenance.value
                 if key not in self.energies:
                     self.energies[key] = Histogram(ENERGY_BOUNDS_JOULES)
                 joules = final.dynamic_nanojoules / NANO
                 self.energies[key].observe(Exemplar(split_row_id(final.row_id)[0], joules, self._unix() / NANO))
 
-    def answered(self, point: Point) -> int:
+    def answered(self, served: Served) -> int:
         """Tell how many requests were answered at an operating point."""
-        return self.requests[point, ANSWERED]
+        return self.requests[served, ANSWERED]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from daemon.attribution import Final
 from daemon.clock import NANO
 from daemon.journal import Record
-from daemon.journal_store import MAINTENANCE
 from daemon.ledger import Energy, row_id
-from daemon.tally import LATEST, Exemplar, Histogram, Tally
+from daemon.tally import LATEST, Exemplar, Histogram, Served, Tally, served_by
 from hal.device import Provenance
 from tests.daemon.builders import ManualClock, make_point
 
@@ -17,12 +16,13 @@ if TYPE_CHECKING:
     from daemon.points import Point
 
 POINT = make_point()
+SERVED = served_by(POINT)
 SPENT = Energy(100, 5, 1, "simulated", "accelerator", "exclusive")
 
 
 def record(number: int, status: str = "ok", point: Point | None = POINT, energy: Energy | None = SPENT) -> Record:
     """Make the record of a request that took two milliseconds."""
-    return Record(number, 1, status, 1, 10 * NANO, 1000, 1000 + NANO // 500, point, 0, 0, energy)
+    return Record(number, 1, status, 1, 10 * NANO, 1000, 1000 + NANO // 500, point, 0, 0, energy, model="toy")
 
 
 def final(number: int, nanojoules: int = 100, attempt: int = 0) -> Final:
@@ -34,41 +34,41 @@ def test_energy_counts_once_it_is_final() -> None:
     """A request is counted when it ends, its joules when they are final."""
     tally = Tally(ManualClock())
     tally.ended(record(1))
-    assert (tally.answered(POINT), tally.energies, list(tally.latest)) == (1, {}, [])
+    assert (tally.answered(SERVED), tally.energies, list(tally.latest)) == (1, {}, [])
     tally.final([final(1, 120), final(2)])
     (histogram,) = tally.energies.values()
     assert (histogram.count, histogram.sum) == (1, 120e-9)
     assert [(each.request_id, each.final) for each in tally.latest] == [(1, final(1, 120))]
 
 
-def test_an_attempt_that_lands_after_the_end_counts_no_second_request() -> None:
-    """The record is given again, with what the attempt spent."""
+def test_an_answer_that_came_too_late_costs_and_counts_as_no_answer() -> None:
+    """Its joules are told with the request, and are not among those of answers."""
     tally = Tally(ManualClock())
-    for _ in range(2):
-        tally.ended(record(1, "deadline"))
-    assert tally.requests == {(POINT, "deadline"): 1}
+    tally.ended(record(1, "deadline"))
     tally.final([final(1)])
+    assert tally.requests == {(SERVED, "deadline"): 1}
     assert tally.energies == {}
     assert tally.latest[0].final == final(1)
 
 
-def test_an_attempt_that_fails_after_the_end_is_waited_for_no_longer() -> None:
-    """Its joules belong to the attempt, for which the books have a row of its own."""
+def test_a_request_that_nothing_answered_is_done_with_at_once() -> None:
+    """Nothing ran for the first; of the second every attempt failed, and these have rows of their own in the books."""
     tally = Tally(ManualClock())
-    tally.ended(record(1, "deadline"))
-    tally.ended(record(1, "deadline", energy=None))
-    tally.final([final(1, attempt=1)])
-    assert [(each.request_id, each.final) for each in tally.latest] == [(1, None)]
+    tally.ended(record(1, "over_budget", None, None))
+    tally.ended(record(2, "unavailable", energy=None))
+    tally.final([final(2, attempt=1)])
+    assert tally.requests == {(Served("toy"), "over_budget"): 1, (SERVED, "unavailable"): 1}
+    assert [(each.request_id, each.final) for each in tally.latest] == [(1, None), (2, None)]
     assert tally._awaited == {}
 
 
-def test_refused_requests_have_no_point_and_power_ups_are_no_requests() -> None:
-    """Nothing ran for the first, and nobody asked for the second."""
+def test_a_model_that_comes_back_goes_on_counting() -> None:
+    """A point is known by its name: one that was unloaded and loaded again adds to the same counters."""
     tally = Tally(ManualClock())
-    tally.ended(record(1, "over_budget", None, None))
-    tally.ended(record(2, MAINTENANCE))
-    assert tally.requests == {(None, "over_budget"): 1}
-    assert [each.request_id for each in tally.latest] == [1]
+    tally.ended(record(1))
+    tally.ended(record(2, point=make_point()))
+    assert tally.requests == {(SERVED, "ok"): 2}
+    assert tally.expected_right == {SERVED: 2 * POINT.accuracy}
 
 
 def test_only_the_latest_are_kept() -> None:

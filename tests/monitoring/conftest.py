@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -82,19 +83,42 @@ def program(name: str) -> str:
     return found
 
 
+def serving(control: bool) -> contextlib.AbstractContextManager[Daemon]:
+    """Run a daemon with metrics and page."""
+    metrics = f'[metrics]\naddress = "127.0.0.1:{free_port()}"\npage_control = {str(control).lower()}\n'
+    return running(configuration(metrics + POLICIES, start="accurate"))
+
+
+def address_of(daemon: Daemon) -> str:
+    """Give the address at which a daemon serves metrics and page."""
+    config = tomllib.loads((daemon.places.folder / "jouled.toml").read_text())
+    return f"http://{config['metrics']['address']}"
+
+
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[Daemon]:
-    """Run one daemon with metrics for the tests that leave it as it is."""
-    metrics = f'[metrics]\naddress = "127.0.0.1:{free_port()}"\n'
-    with running(configuration(metrics + POLICIES, start="accurate")) as shared:
+    """Run one daemon for the tests that leave it as it is."""
+    with serving(control=False) as shared:
         yield shared
 
 
 @pytest.fixture(scope="session")
 def base(daemon: Daemon) -> str:
-    """Give the address at which the shared daemon serves its metrics."""
-    config = tomllib.loads((daemon.places.folder / "jouled.toml").read_text())
-    return f"http://{config['metrics']['address']}"
+    """Give the address of the shared daemon."""
+    return address_of(daemon)
+
+
+@pytest.fixture(scope="session")
+def controlled() -> Iterator[Daemon]:
+    """Run a daemon whose page may switch policies."""
+    with serving(control=True) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def controlled_base(controlled: Daemon) -> str:
+    """Give the address of the daemon whose page may switch policies."""
+    return address_of(controlled)
 
 
 @pytest.fixture(scope="session")

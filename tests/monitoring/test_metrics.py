@@ -93,18 +93,20 @@ def test_budget_policy_devices_and_meters(daemon: Daemon, base: str) -> None:
     }
 
 
-def test_idle_devices_draw_their_static_power(base: str) -> None:
-    """The counters of energy rise by static power, between two samples of the daemon."""
+def test_an_idle_device_only_idles(base: str) -> None:
+    """From one sample of the daemon to a later one, what nobody uses counts idle joules and no others."""
+    family = "jouled_device_energy_joules"
 
-    def idle() -> tuple[float, float]:
+    def counted() -> tuple[float, float, float]:
         scraped = families(base)
-        counted = value(scraped, "jouled_device_energy_joules", "jouled_device_energy_joules_total", device="ncs2-sim")
-        return value(scraped, "jouled_sample_timestamp_seconds", "jouled_sample_timestamp_seconds"), counted
+        moment = value(scraped, "jouled_sample_timestamp_seconds", "jouled_sample_timestamp_seconds")
+        idle = value(scraped, family, f"{family}_total", device="ncs2-sim", bucket="idle")
+        return moment, idle, value(scraped, family, f"{family}_total", device="ncs2-sim") - idle
 
-    began, first = idle()
-    ended, last = eventually(lambda: now if (now := idle())[0] > began + 2 else None)
-    watts = value(families(base), "jouled_device_static_watts", "jouled_device_static_watts", device="ncs2-sim")
-    assert last - first == pytest.approx(watts * (ended - began), rel=0.25)
+    began, idle, others = counted()
+    _, later, same = eventually(lambda: now if (now := counted())[1] > idle and now[0] > began else None)
+    assert later > idle
+    assert same == pytest.approx(others, abs=1e-9)
 
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("127.0.0.1:1", 421), ("localhost", 421)])

@@ -17,7 +17,8 @@ from daemon.journal_store import LOST, MAINTENANCE, RUNNING
 from daemon.windows import worst_bursts, worst_windows
 
 ANSWERED = "ok"
-TERMINAL = sorted({ANSWERED, "cancelled", LOST, MAINTENANCE, *STATUS.values()})
+CANCELLED = "cancelled"
+TERMINAL = sorted({ANSWERED, CANCELLED, LOST, MAINTENANCE, *STATUS.values()})
 # Sums in floating point may be off by this much, relative to a limit.
 EXACT = 1e-9
 # Of many violations of one kind, this many are named.

@@ -15,6 +15,7 @@ from daemon.errors import InvalidRequest, RequestError
 from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor, decode_image
 from daemon.ledger import Energy
+from daemon.load_report import LoadReports
 from daemon.points import Model
 from daemon.status import CODES, abort
 from daemon.streams import Streams
@@ -32,32 +33,44 @@ if TYPE_CHECKING:
 class Classifier(jouled_pb2_grpc.ClassifierServicer):
     """Answers classification requests."""
 
-    def __init__(self, dispatcher: Dispatcher, server: Server, streams: Streams, clock: Clock) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, server: Server, streams: Streams, reports: LoadReports | None, clock: Clock
+    ) -> None:
         self._dispatcher = dispatcher
         self._server = server
         self._streams = streams
+        self._reports = reports
         self._clock = clock
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyReply:  # noqa: N802
         """Answer one request."""
         try:
-            return await self._classify(request, context.time_remaining())
+            reply = await self._classify(request, context.time_remaining())
         except RequestError as error:
-            await abort(context, error)
+            await abort(context, error, self._reports.trailer() if self._reports else ())
+        if self._reports:
+            context.set_trailing_metadata(self._reports.trailer(reply.energy.dynamic_nanojoules))
+        return reply
 
     async def ClassifyStream(  # noqa: N802
         self, requests: AsyncIterator[pb.ClassifyRequest], context: StreamContext
     ) -> None:
         """Answer requests of a stream as they become ready."""
+        spent = 0
 
         async def outcome(request: pb.ClassifyRequest) -> pb.ClassifyStreamReply:
+            nonlocal spent
             try:
-                return pb.ClassifyStreamReply(reply=await self._classify(request, None))
+                reply = await self._classify(request, None)
             except RequestError as error:
                 code: int = CODES[type(error)].value[0]
                 return pb.ClassifyStreamReply(error=pb.Error(code=code, message=str(error), tag=request.tag))
+            spent += reply.energy.dynamic_nanojoules
+            return pb.ClassifyStreamReply(reply=reply)
 
         await self._streams.answer_each(requests, outcome, context)
+        if self._reports:
+            context.set_trailing_metadata(self._reports.trailer(spent))
 
     async def _classify(self, request: pb.ClassifyRequest, remaining_seconds: float | None) -> pb.ClassifyReply:
         model = self._dispatcher.fleet.find(request.model, request.version)

@@ -34,7 +34,8 @@ S = TypeVar("S", bound=Section)
 class Server(Section, frozen=True):
     """`[server]`: where clients connect and what a request may be; no TCP where `tcp_address` is empty.
 
-    With `model_control` they may load and unload models, as the operator always may.
+    With `model_control` they may load and unload models, as the operator always may. With `load_reports` a balancer is
+    told with every answer how much of the power budget is used, in ORCA.
     """
 
     tcp_address: str = "127.0.0.1:8001"
@@ -43,6 +44,7 @@ class Server(Section, frozen=True):
     message_bytes_limit: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
     batch_limit: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     model_control: bool = False
+    load_reports: bool = False
 
 
 class DeviceConfig(Section, frozen=True):

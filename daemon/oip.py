@@ -18,6 +18,7 @@ from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
+from daemon.load_report import LoadReports
 from daemon.model_control import ModelControl
 from daemon.oip_models import DATATYPES
 from daemon.points import Model
@@ -82,19 +83,15 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers the protocol. Clients may load and unload models where the configuration allows it."""
 
     def __init__(
-        self,
-        dispatcher: Dispatcher,
-        server: Server,
-        models: ModelControl,
-        statistics: Statistics,
-        streams: Streams,
-        clock: Clock,
-    ) -> None:
+        self, dispatcher: Dispatcher, server: Server, models: ModelControl, statistics: Statistics, streams: Streams,
+        reports: LoadReports | None, clock: Clock,
+    ) -> None:  # fmt: skip
         self._dispatcher = dispatcher
         self._server = server
         self._models = models
         self._statistics = statistics
         self._streams = streams
+        self._reports = reports
         self._clock = clock
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: AnyContext) -> pb.ServerLiveResponse:  # noqa: N802
@@ -202,32 +199,42 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
         """Answer one request of one or more images."""
         try:
-            return await self._infer(request, context.time_remaining())
+            response, nanojoules = await self._infer(request, context.time_remaining())
         except RequestError as error:
-            await abort(context, error)
+            await abort(context, error, self._reports.trailer() if self._reports else ())
+        if self._reports:
+            context.set_trailing_metadata(self._reports.trailer(nanojoules))
+        return response
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
     ) -> None:
         """Answer requests of a stream as they become ready; the request's id tells which one each answers."""
+        spent = 0
 
         async def outcome(request: pb.ModelInferRequest) -> bytes:
+            nonlocal spent
             try:
-                return _within_stream(await self._infer(request, None))
+                response, nanojoules = await self._infer(request, None)
             except RequestError as error:
                 refused = pb.ModelStreamInferResponse(error_message=str(error))
                 refused.infer_response.id = request.id
                 return refused.SerializeToString()
+            spent += nanojoules
+            return _within_stream(response)
 
         await self._streams.answer_each(requests, outcome, context)
+        if self._reports:
+            context.set_trailing_metadata(self._reports.trailer(spent))
 
-    async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> bytes:
+    async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> tuple[bytes, int]:
+        """Give the serialised response and the dynamic energy that it tells of."""
         model = self._dispatcher.fleet.find(request.model_name, request.model_version)
         classes = _classes(request, model)
         images = _images(request, model, self._server.batch_limit)
         wanted = self._wanted(request, remaining_seconds, len(images))
         answer = await self._dispatcher.classify(model, images, wanted)
-        return _response(request, model, answer, classes)
+        return _response(request, model, answer, classes), answer.energy.dynamic_nanojoules
 
     def _wanted(self, request: pb.ModelInferRequest, remaining_seconds: float | None, images: int) -> Constraints:
         """Read what a request asks for in its parameters, of which most have none."""

@@ -24,13 +24,14 @@ from daemon import calibration, oip, supervisor
 from daemon.background import repeat
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
-from daemon.config import Config, MetricsConfig
+from daemon.config import Config, MetricsConfig, Server
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
 from daemon.exposition import Exposition
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
+from daemon.load_report import LoadReports
 from daemon.metering import open_metering
 from daemon.model_control import ModelControl
 from daemon.pulse import PULSE_SECONDS, Pulse
@@ -41,9 +42,10 @@ from daemon.streams import Streams
 from daemon.tally import Tally
 from daemon.triggers import TriggerWatch
 from daemon.view import View
-from protos import jouled_pb2, jouled_pb2_grpc
+from protos import jouled_pb2, jouled_pb2_grpc, orca_service_pb2, orca_service_pb2_grpc
 
 CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+LOAD_REPORTS = orca_service_pb2.DESCRIPTOR.services_by_name["OpenRcaService"].full_name
 CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 
 # gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
@@ -106,13 +108,9 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         dispatcher, control, reload, view = await stack.enter_async_context(_core(config, read, places, clock, stop))
         statuses = Health()
         inference = _server(config.server.message_bytes_limit)
-        statistics, streams = Statistics(), Streams()
-        classifier = Classifier(dispatcher, config.server, streams, clock)
-        jouled_pb2_grpc.add_ClassifierServicer_to_server(classifier, inference)
-        dispatcher.listeners.append(statistics.ended)
-        open_inference = oip.OpenInference(dispatcher, config.server, control.models, statistics, streams, clock)
-        oip.add_to_server(open_inference, inference)
-        services = ["", CLASSIFIER, oip.SERVICE]
+        streams = Streams()
+        reports = LoadReports(dispatcher, clock) if config.server.load_reports else None
+        services = _add_services(inference, config.server, dispatcher, control, streams, reports, clock)
         _offer(inference, statuses, services[1:])
         operator = _server(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
@@ -139,11 +137,29 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         statuses.draining = True
         await statuses.enter_graceful_shutdown()
         streams.drain()
+        if reports:
+            reports.end()
         await inference.stop(DRAIN_SECONDS)
         await control.end_streams()
         view.pulse.end()
         await operator.stop(DRAIN_SECONDS)
     log.info("stopped")
+
+
+def _add_services(
+    inference: grpc.aio.Server, config: Server, dispatcher: Dispatcher, control: Control, streams: Streams,
+    reports: LoadReports | None, clock: Clock,
+) -> list[str]:  # fmt: skip
+    """Add what clients call; give the names of the services, that of the server as a whole first."""
+    statistics = Statistics()
+    dispatcher.listeners.append(statistics.ended)
+    open_inference = oip.OpenInference(dispatcher, config, control.models, statistics, streams, reports, clock)
+    oip.add_to_server(open_inference, inference)
+    jouled_pb2_grpc.add_ClassifierServicer_to_server(Classifier(dispatcher, config, streams, reports, clock), inference)
+    if reports is None:
+        return ["", CLASSIFIER, oip.SERVICE]
+    orca_service_pb2_grpc.add_OpenRcaServiceServicer_to_server(reports, inference)
+    return ["", CLASSIFIER, oip.SERVICE, LOAD_REPORTS]
 
 
 def _beside(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:

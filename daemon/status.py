@@ -44,18 +44,18 @@ class Context(Protocol):
     """What is needed of a call to end it."""
 
     async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, bytes], ...]
+        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
     ) -> NoReturn:
         """End the call with a status."""
         ...
 
 
-async def abort(context: Context, error: RequestError) -> NoReturn:
-    """End a call with the status of a domain error."""
+async def abort(context: Context, error: RequestError, trailer: tuple[tuple[str, str | bytes], ...] = ()) -> NoReturn:
+    """End a call with the status of a domain error, and with `trailer` beside its details."""
     code = CODES[type(error)]
     details = [_pack(detail) for detail in _details(error)]
     status = status_pb2.Status(code=code.value[0], message=str(error), details=details)
-    await context.abort(code, str(error), ((DETAILS_KEY, status.SerializeToString()),))
+    await context.abort(code, str(error), ((DETAILS_KEY, status.SerializeToString()), *trailer))
 
 
 def _details(

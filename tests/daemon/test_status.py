@@ -40,7 +40,7 @@ class _Call:
     """A call that remembers how it was ended."""
 
     async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, bytes], ...]
+        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
     ) -> NoReturn:
         """End the call."""
         self.code, self.details, self.trailers = code, details, dict(trailing_metadata)

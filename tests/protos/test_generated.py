@@ -12,7 +12,7 @@ import protos
 from protos import open_inference_pb2
 
 ROOT = Path(protos.__path__[0]).parent
-DEFINITIONS = ["protos/jouled.proto", "protos/open_inference.proto"]
+DEFINITIONS = [f"protos/{name}.proto" for name in ("jouled", "open_inference", "orca_load_report", "orca_service")]
 SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 # The fields of the Open Inference Protocol (KServe v2) with Triton's numbers, without which no client understands us.
@@ -103,7 +103,7 @@ def test_generated_code(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     generated = {path.name: path.read_text() for path in (tmp_path / "protos").iterdir()}
     committed = {path.name: path.read_text() for path in (ROOT / "protos").glob("*_pb2*.py*")}
-    assert len(generated) == 6
+    assert len(generated) == 3 * len(DEFINITIONS)
     assert generated == committed
 
 

@@ -13,9 +13,10 @@ from daemon.attribution import Final
 from daemon.classifier import energy_report
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
-from daemon.errors import NotFound, RequestError
+from daemon.errors import InvalidRequest, NotFound, RequestError
 from daemon.journal import Journal
-from daemon.journal_store import FINAL, RequestRow, SummaryRow
+from daemon.journal_store import RequestRow
+from daemon.journal_sums import EVER, FINAL, SummaryRow
 from daemon.ledger import split_row_id
 from daemon.metering import Metering
 from daemon.model_control import ModelControl
@@ -159,9 +160,13 @@ class Control(jouled_pb2_grpc.ControlServicer):
         self, request: pb.EnergySummaryRequest, context: Context
     ) -> pb.EnergySummaryReply:
         """Sum what requests cost, those that have just ended as well."""
+        if request.step_nanoseconds and request.step_nanoseconds < NANO:
+            wrong = f"{request.step_nanoseconds} is neither 0 nor a second at least"
+            await abort(context, InvalidRequest("step_nanoseconds", wrong))
         await self._metering.sample()
         await asyncio.to_thread(self._journal.move)
-        rows = await asyncio.to_thread(self._journal.store.summary, request.since_unix_nanoseconds)
+        since, until = request.since_unix_nanoseconds, request.until_unix_nanoseconds or EVER
+        rows = await asyncio.to_thread(self._journal.store.summary, since, until, request.step_nanoseconds)
         return pb.EnergySummaryReply(rows=[_row(row) for row in rows])
 
     async def RequestEnergy(  # noqa: N802

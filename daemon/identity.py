@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from daemon.audit import Finding, named
-from daemon.journal_store import FINAL, LOST, MAINTENANCE, PROVISIONAL
+from daemon.journal_store import LOST, MAINTENANCE
+from daemon.journal_sums import FINAL, PROVISIONAL
 
 RANGES = """
 SELECT session, name, began, metered_nanojoules, metered_nanojoules - dynamic_nanojoules - static_nanojoules

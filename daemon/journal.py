@@ -22,11 +22,14 @@ from daemon.attribution import Final
 from daemon.books import Range
 from daemon.budget import Limit
 from daemon.clock import NANO, Clock
-from daemon.journal_store import FINAL, Store
+from daemon.journal_store import Store
+from daemon.journal_sums import FINAL
 from daemon.ledger import Energy
 from daemon.points import Point
 
 MOVE_INTERVAL_SECONDS = 0.5
+# A stretch of time is summed so long after its end: by then nearly all of its figures are final.
+SETTLED_SECONDS = 60
 # The shortest line is a reservation's.
 decode_line = msgspec.json.Decoder(Annotated[list[Any], msgspec.Meta(min_length=7)]).decode
 
@@ -104,6 +107,7 @@ class Journal:
         """
         self.gaps = 0
         self._clock = clock
+        self._unix = unix_nanoseconds
         self._tails = folder / "tail"
         self._encode_lines = msgspec.json.Encoder().encode_lines
         self._writing = threading.Lock()
@@ -264,6 +268,10 @@ class Journal:
     def _move_now_and_then(self) -> None:
         while not self._closing.wait(MOVE_INTERVAL_SECONDS):
             self._try(self.move)
+            self._try(self._sum_up)
+
+    def _sum_up(self) -> None:
+        self.store.sum_up(self._unix() - SETTLED_SECONDS * NANO)
 
     def _try(self, move: Callable[[], None]) -> None:
         try:

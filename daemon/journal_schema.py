@@ -5,7 +5,9 @@ Energies are whole nanojoules, times the clock's nanoseconds, but `*_unix` those
 
 from __future__ import annotations
 
-VERSION = 3
+from daemon.journal_sums import STRETCH_NANOSECONDS
+
+VERSION = 4
 # A figure that is final stays beside the provisional one that left with the reply. The attempts are those that failed:
 # the one that was answered, or ran last, is the request's own. A row of the ledger is a closed range of time of one
 # meter: what it counted is where it went, `pending` being that part of dynamic and static of rows not yet final.
@@ -57,6 +59,20 @@ CREATE TABLE ledger (
   maintenance_nanojoules INTEGER NOT NULL, pending_nanojoules INTEGER NOT NULL, PRIMARY KEY (meter, began)
 ) STRICT, WITHOUT ROWID;
 """
+# Stretches of ten minutes in which requests were accepted, and what was summed of those that are `summed`.
+SUMS = f"""
+CREATE INDEX requests_by_time ON requests (accepted_unix);
+CREATE TABLE stretches (number INTEGER PRIMARY KEY, summed INTEGER NOT NULL) STRICT;
+CREATE TABLE sums (
+  stretch INTEGER NOT NULL, policy TEXT NOT NULL, model TEXT NOT NULL, variant TEXT NOT NULL, device TEXT NOT NULL,
+  provenance TEXT NOT NULL, status TEXT NOT NULL, requests INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
+  static_nanojoules INTEGER NOT NULL, device_seconds REAL NOT NULL, provisional_requests INTEGER NOT NULL,
+  provisional_dynamic_nanojoules INTEGER NOT NULL, provisional_static_nanojoules INTEGER NOT NULL,
+  PRIMARY KEY (stretch, policy, model, variant, device, provenance, status)
+) STRICT, WITHOUT ROWID;
+INSERT INTO stretches SELECT DISTINCT accepted_unix / {STRETCH_NANOSECONDS}, 0 FROM requests
+UNION SELECT 0, 0;
+"""
 # By the format that they start from. What it did not record stays unknown: 0, and NULL for the end of a session.
 # Before format 3 no figure became final later: the model's was all there was.
 UPGRADES = {
@@ -77,10 +93,11 @@ UPDATE requests SET
   provisional_dynamic_nanojoules = dynamic_nanojoules, provisional_static_nanojoules = static_nanojoules,
   energy_state = IIF(status = 'running', energy_state, 'final');
 {LEDGER}""",
+    3: SUMS,
 }
 
 
 def script(version: int) -> str:
     """Give what brings a store of format `version`, 0 for an empty one, to this one. Raises `KeyError`."""
-    steps = [SCHEMA, LEDGER] if version == 0 else [UPGRADES[step] for step in range(version, VERSION)]
+    steps = [SCHEMA, LEDGER, SUMS] if version == 0 else [UPGRADES[step] for step in range(version, VERSION)]
     return f"BEGIN;{''.join(steps)}PRAGMA user_version = {VERSION};COMMIT"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daemon import journal_schema
+from daemon import journal_schema, journal_sums
+from daemon.journal_sums import EVER, FINAL, NAMES, PROVISIONAL, SummaryRow
 from daemon.ledger import Energy, row_id, split_row_id
 from daemon.points import Point
 
@@ -20,33 +20,6 @@ RUNNING = "running"
 LOST = "lost"
 # The record of a device that was powered up.
 MAINTENANCE = "maintenance"
-# The status of attempts after which a request went on to another device, or ended without an answer.
-FAILED = "failed"
-FINAL, PROVISIONAL = "final", "provisional"
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """The sum over requests of one kind. `policy` and `status` are always there, the rest is empty if none ran.
-
-    Energies are sums of final figures, and `provisional_requests` tells how many have none yet; what left with the
-    replies, of all requests, stands beside them. Attempts that failed have rows of their own, with the status `FAILED`
-    and no requests.
-    """
-
-    policy: str
-    model: str
-    variant: str
-    device: str
-    provenance: str
-    status: str
-    requests: int
-    dynamic_nanojoules: int
-    static_nanojoules: int
-    device_seconds: float
-    provisional_requests: int
-    provisional_dynamic_nanojoules: int
-    provisional_static_nanojoules: int
 
 
 class RequestRow(NamedTuple):
@@ -71,7 +44,6 @@ def _marks(count: int) -> str:
 
 POINT_KEY = "digest, model, version, variant, device, steps, margin, provenance"
 JOINS = "JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point"
-NAMES = "reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, '')"
 # A finished request's line: these, and then its figure.
 FINISHED = (
     "id", "session", "reign", "point", "status", "images", "accepted_unix", "accepted", "started", "ended",
@@ -112,21 +84,6 @@ UNION ALL {SPENT.format("dynamic_nanojoules", "attempts ON attempts.session = pl
 UNION ALL {SPENT.format(UNASKED, f"meters ON session = placed.id JOIN ledger ON meter = meters.id AND {RANGES}")}
 AND provenance = 'measured'
 ) WHERE nanojoules > 0 ORDER BY moment"""
-FINAL_SUM = f"SUM(IIF({{0}}.energy_state = '{FINAL}', {{0}}.{{1}}_nanojoules, 0))"
-PROVISIONAL_COUNT = f"SUM({{}}.energy_state = '{PROVISIONAL}')"
-SUMMARY = f"""
-SELECT {NAMES}, requests.provenance, status, COUNT(*),
-  {FINAL_SUM.format("requests", "dynamic")}, {FINAL_SUM.format("requests", "static")}, SUM(device_seconds),
-  {PROVISIONAL_COUNT.format("requests")}, SUM(provisional_dynamic_nanojoules), SUM(provisional_static_nanojoules)
-FROM requests {JOINS} WHERE accepted_unix >= ?1 GROUP BY 1, 2, 3, 4, 5, 6
-UNION ALL
-SELECT {NAMES}, attempts.provenance, '{FAILED}', 0,
-  {FINAL_SUM.format("attempts", "dynamic")}, {FINAL_SUM.format("attempts", "static")}, 0.0,
-  {PROVISIONAL_COUNT.format("attempts")}, SUM(provisional_nanojoules), 0
-FROM attempts JOIN reigns ON reigns.id = attempts.reign JOIN points ON points.id = attempts.point
-JOIN requests ON requests.id = request WHERE accepted_unix >= ?1 GROUP BY 1, 2, 3, 4, 5, 6
-ORDER BY 1, 2, 3, 4, 6
-"""
 
 
 class Store:
@@ -178,6 +135,24 @@ class Store:
             database.executemany(f"{SETTLE.format('requests', 'id')} AND ?7 = 0", late)
             database.executemany(f"{SETTLE.format('attempts', 'request')} AND number = ?7", late)
             database.executemany(f"INSERT OR IGNORE INTO ledger VALUES ({_marks(12)})", kinds["ledger"])
+            journal_sums.touch(database, self._accepted(finished, late))
+
+    def _accepted(self, finished: list[list[Any]], late: list[tuple[Any, ...]]) -> Iterator[int]:
+        """Give when the requests were accepted whose records these are, or whose figures became final."""
+        yield from (row[FINISHED.index("accepted_unix")] for row in finished)
+        for *_, request, _ in late:
+            for (moment,) in self._database.execute("SELECT accepted_unix FROM requests WHERE id = ?", (request,)):
+                yield moment
+
+    def sum_up(self, until_unix: int) -> None:
+        """Sum the stretches of time that have passed by then, each in a transaction of its own."""
+        while True:
+            with self._lock, self._database:
+                stretch = journal_sums.next_to_sum(self._database, until_unix)
+                if stretch is None:
+                    return
+                self._database.execute("BEGIN")
+                journal_sums.sum_up(self._database, stretch)
 
     def close_session(self, boot: str, now: int) -> tuple[int, int]:
         """Charge the requests that a dead daemon left running with their whole reservation.
@@ -277,11 +252,10 @@ class Store:
             ).fetchall()
         return [(until, watts) for until, watts in rows]
 
-    def summary(self, since_unix: int) -> list[SummaryRow]:
-        """Sum the requests accepted since `since_unix` by policy, model, variant, device, provenance and status."""
+    def summary(self, since_unix: int, until_unix: int = EVER, step: int = 0) -> list[SummaryRow]:
+        """Sum the requests accepted from `since_unix` until before `until_unix`, in steps of so many nanoseconds."""
         with self._lock:
-            rows = self._database.execute(SUMMARY, (since_unix,)).fetchall()
-        return [SummaryRow(*row) for row in rows]
+            return journal_sums.summary(self._database, since_unix, until_unix, step)
 
     def request(self, request_id: int) -> RequestRow | None:
         """Look one request up."""

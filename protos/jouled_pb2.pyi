@@ -354,10 +354,14 @@ class ReloadReply(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., changed: _Optional[_Iterable[str]] = ..., needs_restart: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EnergySummaryRequest(_message.Message):
-    __slots__ = ("since_unix_nanoseconds",)
+    __slots__ = ("since_unix_nanoseconds", "until_unix_nanoseconds", "step_nanoseconds")
     SINCE_UNIX_NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
+    STEP_NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
     since_unix_nanoseconds: int
-    def __init__(self, since_unix_nanoseconds: _Optional[int] = ...) -> None: ...
+    until_unix_nanoseconds: int
+    step_nanoseconds: int
+    def __init__(self, since_unix_nanoseconds: _Optional[int] = ..., until_unix_nanoseconds: _Optional[int] = ..., step_nanoseconds: _Optional[int] = ...) -> None: ...
 
 class EnergySummaryReply(_message.Message):
     __slots__ = ("rows",)
@@ -366,7 +370,7 @@ class EnergySummaryReply(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[EnergyRow, _Mapping]]] = ...) -> None: ...
 
 class EnergyRow(_message.Message):
-    __slots__ = ("policy", "model", "variant", "device", "provenance", "status", "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds", "provisional_requests", "provisional_dynamic_nanojoules", "provisional_static_nanojoules")
+    __slots__ = ("policy", "model", "variant", "device", "provenance", "status", "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds", "provisional_requests", "provisional_dynamic_nanojoules", "provisional_static_nanojoules", "begin_unix_nanoseconds")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +384,7 @@ class EnergyRow(_message.Message):
     PROVISIONAL_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     PROVISIONAL_DYNAMIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
     PROVISIONAL_STATIC_NANOJOULES_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_UNIX_NANOSECONDS_FIELD_NUMBER: _ClassVar[int]
     policy: str
     model: str
     variant: str
@@ -393,7 +398,8 @@ class EnergyRow(_message.Message):
     provisional_requests: int
     provisional_dynamic_nanojoules: int
     provisional_static_nanojoules: int
-    def __init__(self, policy: _Optional[str] = ..., model: _Optional[str] = ..., variant: _Optional[str] = ..., device: _Optional[str] = ..., provenance: _Optional[str] = ..., status: _Optional[str] = ..., requests: _Optional[int] = ..., dynamic_nanojoules: _Optional[int] = ..., static_nanojoules: _Optional[int] = ..., device_seconds: _Optional[float] = ..., provisional_requests: _Optional[int] = ..., provisional_dynamic_nanojoules: _Optional[int] = ..., provisional_static_nanojoules: _Optional[int] = ...) -> None: ...
+    begin_unix_nanoseconds: int
+    def __init__(self, policy: _Optional[str] = ..., model: _Optional[str] = ..., variant: _Optional[str] = ..., device: _Optional[str] = ..., provenance: _Optional[str] = ..., status: _Optional[str] = ..., requests: _Optional[int] = ..., dynamic_nanojoules: _Optional[int] = ..., static_nanojoules: _Optional[int] = ..., device_seconds: _Optional[float] = ..., provisional_requests: _Optional[int] = ..., provisional_dynamic_nanojoules: _Optional[int] = ..., provisional_static_nanojoules: _Optional[int] = ..., begin_unix_nanoseconds: _Optional[int] = ...) -> None: ...
 
 class RequestEnergyRequest(_message.Message):
     __slots__ = ("request_id",)

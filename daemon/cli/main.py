@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import audit, calibrate, classify, demo, models, offline, operate, reload, runtime
+from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, runtime
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -22,7 +22,7 @@ app.add_typer(runtime.app, name="runtime")
 app.command()(operate.devices)
 app.command()(operate.status)
 app.command()(reload.reload)
-app.command()(operate.energy)
+app.command()(energy.energy)
 app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)

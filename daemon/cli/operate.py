@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +16,6 @@ Runtime = Annotated[
     Path | None, typer.Option("--runtime-directory", envvar="RUNTIME_DIRECTORY", help="Where the daemon's sockets are.")
 ]
 CALL_SECONDS = 10.0
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 policy = typer.Typer(no_args_is_help=True, help="Show and switch power-budget policies.")
 
@@ -127,87 +123,3 @@ def _print_policies(policies: list[pb.Policy], json: bool) -> None:
     ]  # fmt: skip
     columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy [1]", "pin", "may be off")
     print_table("policies", columns, rows)
-
-
-def energy(
-    request: Annotated[int, typer.Argument(help="A request's number; a summary where left out.")] = 0,
-    since: Annotated[str, typer.Option(help="How far back to sum: 30s, 10m, 2h, 1d. All where left out.")] = "",
-    follow: Annotated[bool, typer.Option(help="Show final figures as they become known, until interrupted.")] = False,
-    runtime: Runtime = None,
-    json: AsJson = False,
-) -> None:
-    """Show what requests cost, and how each figure was obtained."""
-    place = runtime or default_runtime()
-    stub = control(place)
-    if request:
-        with daemon_errors(place):
-            reply = stub.RequestEnergy(pb.RequestEnergyRequest(request_id=request), timeout=CALL_SECONDS)
-        _print_request(request, reply, json)
-        return
-    if follow:
-        with daemon_errors(place), suppress(KeyboardInterrupt):
-            for final in stub.EnergyStream(pb.EnergyStreamRequest()):
-                _print_final(final, json)
-        return
-    begin = time.time_ns() - round(_seconds(since) * 1e9) if since else 0
-    with daemon_errors(place):
-        summary = stub.EnergySummary(pb.EnergySummaryRequest(since_unix_nanoseconds=begin), timeout=CALL_SECONDS)
-    _print_rows(list(summary.rows), json, as_dict(summary))
-
-
-def _print_request(number: int, reply: pb.RequestEnergyReply, json: bool) -> None:
-    if json:
-        print_json(as_dict(reply))
-        return
-    row = reply.row
-    variant = f"{row.model}/{row.variant}" if row.model else "nothing"
-    where = f" on {row.device}" if row.device else ""
-    print(f"request {number}: {row.status}, {variant}{where} under policy {row.policy}")
-    replied = (row.provisional_dynamic_nanojoules, row.provisional_static_nanojoules)
-    print(f"replied: {joules(replied[0])} dynamic, {joules(replied[1])} static, provisional")
-    for figure in reply.failed:
-        print(f"failed attempt: {_figure(figure)}")
-    print(f"{reply.energy.state or 'final'}: {_figure(reply.energy)}")
-
-
-def _print_final(final: pb.FinalEnergy, json: bool) -> None:
-    if json:
-        print_json(as_dict(final))
-    else:
-        attempt = f", failed attempt {final.failed_attempt}" if final.failed_attempt else ""
-        print(f"request {final.request_id}{attempt}: {_figure(final.energy)}", flush=True)
-
-
-def _figure(report: pb.EnergyReport) -> str:
-    labels = [label for label in (report.provenance, report.sharing, report.boundary) if label]
-    return (
-        f"{joules(report.dynamic_nanojoules)} dynamic, {joules(report.static_nanojoules)} static, "
-        f"+- {joules(report.uncertainty_nanojoules)}; {', '.join(labels)}"
-    )
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not match:
-        fail(f"--since {text!r}: a number and one of s, m, h, d is needed, such as 10m", 2)
-    return float(match[1]) * UNITS[match[2]]
-
-
-def _print_rows(rows: list[pb.EnergyRow], json: bool, content: dict[str, object]) -> None:
-    if json:
-        print_json(content)
-        return
-    table = [
-        (
-            row.policy, f"{row.model}/{row.variant}" if row.model else "", row.device, row.status, row.requests,
-            joules(row.dynamic_nanojoules), joules(row.static_nanojoules),
-            joules(row.dynamic_nanojoules / max(row.requests - row.provisional_requests, 1)), row.provenance,
-            row.provisional_requests,
-        )
-        for row in rows
-    ]  # fmt: skip
-    columns = (
-        "policy", "variant", "device", "status", "requests [1]", "dynamic [J]", "static [J]", "dynamic each [J]",
-        "provenance", "not final [1]",
-    )  # fmt: skip
-    print_table("energy of requests", columns, table)

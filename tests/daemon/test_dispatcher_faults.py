@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemon.flight import Answer
-    from daemon.journal_store import SummaryRow
+    from daemon.journal_sums import SummaryRow
     from tests.daemon.builders import Host
 
 # Joules of a bench come in hundreds of nanojoules, so the budgets here are nanowatts.

@@ -21,6 +21,7 @@ from hal.usb import PORT
 PORT_LIMIT = 65535
 LOOPBACK = re.compile(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+PUBLIC_KEY = "[0-9a-f]{64}"
 STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
 
 
@@ -148,13 +149,15 @@ class Config(Section, frozen=True):
     """The whole file.
 
     `start_policy` names the one in force at the start and while no trigger holds, `repository` the folder of the
-    models, `calibration` the file of `jouled calibrate`.
+    models, `calibration` the file of `jouled calibrate`. Where there are `trusted_keys`, public keys of Ed25519 in
+    hexadecimal, an artifact that none of them signed is refused.
     """
 
     start_policy: str
     device: Annotated[dict[str, DeviceConfig], msgspec.Meta(min_length=1)]
     policy: Annotated[dict[str, PolicyConfig], msgspec.Meta(min_length=1)]
     repository: str = ""
+    trusted_keys: tuple[Annotated[str, msgspec.Meta(pattern=f"^{PUBLIC_KEY}$")], ...] = ()
     calibration: str = ""
     trigger: tuple[TriggerConfig, ...] = ()
     server: Server = Server()

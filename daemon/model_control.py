@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -18,11 +19,17 @@ log = structlog.get_logger()
 
 
 class ModelControl:
-    """Loads and unloads, one model at a time. `refused` are the artifacts of the repository that were last refused."""
+    """Loads and unloads, one model at a time. `refused` are the artifacts of the repository that were last refused.
 
-    def __init__(self, folder: Path, dispatcher: Dispatcher, refused: list[ArtifactError]) -> None:
+    Where there are `trusted` public keys, what none of them signed is refused.
+    """
+
+    def __init__(
+        self, folder: Path, dispatcher: Dispatcher, refused: list[ArtifactError], trusted: Sequence[str]
+    ) -> None:
         self.refused = refused
         self._folder = folder
+        self._trusted = trusted
         self._dispatcher = dispatcher
         self._one_at_a_time = asyncio.Lock()
 
@@ -58,7 +65,7 @@ class ModelControl:
         found = Repository()
         if NAME.fullmatch(name):
             try:
-                found = await asyncio.to_thread(scan, self._folder, name)
+                found = await asyncio.to_thread(scan, self._folder, name, self._trusted)
             except ArtifactError as error:
                 raise ModelRefused(error.reason) from None
         self.refused = [each for each in self.refused if not each.subject.startswith(f"{name}/")] + found.refused

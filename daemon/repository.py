@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def names(folder: Path) -> list[tuple[str, str]]:
     return sorted({(path.parent.name, path.name) for path in (variant.parent for variant in _variants(folder, "*"))})
 
 
-def scan(folder: Path, model: str = "*") -> Repository:
+def scan(folder: Path, model: str = "*", trusted: Sequence[str] = ()) -> Repository:
     """Read every artifact of a model, or of all, below `folder`; one that is refused does not keep others from serving.
 
-    Raises `ArtifactError` when the folder itself cannot be read.
+    Where there are `trusted` public keys, what none of them signed is refused. Raises `ArtifactError` when the folder
+    itself cannot be read.
     """
     found = Repository()
     try:
@@ -41,7 +43,7 @@ def scan(folder: Path, model: str = "*") -> Repository:
         try:
             if any(part.is_symlink() for part in (path, path.parent, path.parent.parent)):
                 raise ArtifactError(str(path.relative_to(folder)), "symbolic links are not followed")
-            found.artifacts.append(artifact.read(path))
+            found.artifacts.append(artifact.read(path, trusted))
         except ArtifactError as error:
             found.refused.append(error)
     return found

@@ -193,7 +193,7 @@ async def _core(
         if journal.unsettled:
             log.warning("figures of a daemon that died stay provisional", requests=journal.unsettled)
         folder = Path(config.repository) if config.repository else SHIPPED
-        repository = scan(folder)
+        repository = scan(folder, trusted=config.trusted_keys)
         for refused in repository.refused:
             log.error("artifact refused", artifact=refused.subject, reason=refused.reason)
         fleet = Fleet(config.device, clock, calibrated)
@@ -216,7 +216,7 @@ async def _core(
             await metering.sample()
             pulse = Pulse(dispatcher, metering, journal, tally, clock, time.time_ns)
             view = View(pulse, tally, dispatcher, Exposition(pulse, tally, dispatcher, metering))
-            models = ModelControl(folder, dispatcher, repository.refused)
+            models = ModelControl(folder, dispatcher, repository.refused, config.trusted_keys)
             triggers = TriggerWatch(dispatcher.set_policy)
             await triggers.replace(config.trigger, config.start_policy)
             watches = [

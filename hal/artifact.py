@@ -17,8 +17,11 @@ import safetensors.numpy
 
 from hal.device import Kind
 from hal.errors import ArtifactError
+from hal.signature import SIGNATURE, SIGNATURE_BYTES, verify
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
@@ -137,18 +140,22 @@ class Artifact:
         return found
 
 
-def read(folder: Path) -> Artifact:
+def read(folder: Path, trusted: Sequence[str] = ()) -> Artifact:
     """Read and verify the artifact in `folder`, which is `.../model/version/variant`.
 
-    Raises `ArtifactError` when anything is missing, superfluous, altered, too large, or not a plain file.
+    Where there are `trusted` public keys, one of them must have signed it, which is verified before the manifest is
+    parsed. Raises `ArtifactError` when anything is missing, superfluous, altered, too large, or not a plain file.
     """
     variant, version, model = folder.name, folder.parent.name, folder.parent.parent.name
     subject = f"{model}/{version}/{variant}"
     if not (NAME.fullmatch(model) and NAME.fullmatch(variant) and re.fullmatch(r"[1-9][0-9]{0,8}", version)):
         raise ArtifactError(subject, f"names must match {NAME.pattern}, versions be whole numbers")
     raw = _read_file(folder / MANIFEST, subject, MANIFEST_BYTES_LIMIT)
+    digest = hashlib.sha256(raw).hexdigest()
+    if trusted:
+        _check_signature(folder, subject, digest, trusted)
     manifest = parse_manifest(raw, subject)
-    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
+    present = {entry.name for entry in os.scandir(folder)} - {MANIFEST, SIGNATURE}
     if present != set(manifest.files):
         odd = ", ".join(sorted(present ^ set(manifest.files)))
         raise ArtifactError(subject, f"files and manifest disagree on {odd}")
@@ -159,7 +166,16 @@ def read(folder: Path) -> Artifact:
         if actual != expected:
             raise ArtifactError(subject, f"{name} has SHA-256 {actual[:16]}..., the manifest says {expected[:16]}...")
         files[name] = content
-    return Artifact(model, version, variant, hashlib.sha256(raw).hexdigest(), manifest, files)
+    return Artifact(model, version, variant, digest, manifest, files)
+
+
+def _check_signature(folder: Path, subject: str, digest: str, trusted: Sequence[str]) -> None:
+    if not os.path.lexists(folder / SIGNATURE):
+        raise ArtifactError(subject, f"it is not signed: there is no {SIGNATURE}")
+    if not verify(trusted, _read_file(folder / SIGNATURE, subject, SIGNATURE_BYTES), subject, digest):
+        raise ArtifactError(
+            subject, f"{SIGNATURE} is by none of the {len(trusted)} trusted keys, or {MANIFEST} was altered since"
+        )
 
 
 def parse_manifest(raw: bytes, subject: str) -> Manifest:
@@ -176,7 +192,7 @@ def parse_manifest(raw: bytes, subject: str) -> Manifest:
     if elements > ELEMENTS_LIMIT:
         raise ArtifactError(subject, f"{MANIFEST}: input of {elements} elements exceeds the limit of {ELEMENTS_LIMIT}")
     for name in manifest.files:
-        if "/" in name or name.startswith(".") or name == MANIFEST:
+        if "/" in name or name.startswith(".") or name in (MANIFEST, SIGNATURE):
             raise ArtifactError(subject, f"{MANIFEST}: {name!r} is not a plain file name")
     ways = [(point.steps, point.margin) for point in manifest.operating_points]
     if len(set(ways)) != len(ways) or (manifest.kind is Kind.DNN and ways != [(1, 0)]):

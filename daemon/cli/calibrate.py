@@ -97,7 +97,8 @@ def _images(text: str) -> tuple[str, NDArray[np.generic]]:
 
 
 def _measure(settings: Config, chosen: list[str], given: Images, seconds: float) -> dict[str, DeviceFigures]:
-    repository = scan(Path(settings.repository) if settings.repository else SHIPPED)
+    folder = Path(settings.repository) if settings.repository else SHIPPED
+    repository = scan(folder, trusted=settings.trusted_keys)
     meters = detect(SYSFS, boot_nanoseconds, sampling_nanoseconds=SAMPLING_NANOSECONDS)
     found = {}
     console = Console(stderr=True)

@@ -131,6 +131,10 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
             "trigger[0].sensor: only above_celsius and below_celsius take it",
         ),
         ('start_policy = "all"', 'start_policy = "all"\ntrigger = 3', "trigger: Expected `array`, got `int`"),
+        (
+            'start_policy = "all"', 'start_policy = "all"\ntrusted_keys = ["00ff"]',
+            "trusted_keys[0]: Expected `str` matching regex '^[0-9a-f]{64}$', not '00ff'",
+        ),
         ('[device.chip]\ndriver = "loihi-sim"', "device = 3", "device: Expected `object`, got `int`"),
         ('[device.chip]\ndriver = "loihi-sim"', "[device]", "device: Expected `object` of length >= 1"),
         ('[device.chip]\ndriver = "loihi-sim"', "", "Object missing required field `device`"),

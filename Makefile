@@ -53,11 +53,14 @@ soak: $(TEST_READY)
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py
 
-# What the tests of metrics and page drive; they skip without it.
+# What the tests of metrics, page and clients drive; they skip without it.
 packages:
 	command -v prometheus promtool chromium >/dev/null || { \
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus chromium fonts-dejavu-core; }
+	command -v node >/dev/null && command -v npm >/dev/null || { \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nodejs npm; }
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

@@ -108,20 +108,12 @@ def image(held_out: digits.Part) -> NDArray[np.uint8]:
 def tritonclient() -> Path:
     """Give the interpreter of an environment with tritonclient, made on first use and kept; skips where pip cannot."""
     interpreter = ENVIRONMENT / "bin" / "python"
-    complete = ENVIRONMENT / ".complete"
-    if not complete.exists():
+    complete, packages = ENVIRONMENT / ".complete", ["tritonclient[grpc]", "pillow"]
+    if not complete.exists() or complete.read_text().split() != packages:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        command = [
-            str(interpreter),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "tritonclient[grpc]",
-        ]
+        command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         installed = subprocess.run(command, check=False, capture_output=True, text=True)
         if installed.returncode != 0:
             pytest.skip(f"tritonclient cannot be installed: {(installed.stderr.splitlines() or ['?'])[-1]}")
-        complete.touch()
+        complete.write_text(" ".join(packages))
     return interpreter

@@ -95,7 +95,8 @@ def candidates(
     few = [array[FITTING][:CORRECTING_IMAGES] for array in (subject.values, *subject.wanted)]
     corrected = calibrate.biases(chain, best(found).settings, few[0], few[1:], steps, target)
     found.append(tried("potentials and biases", corrected))
-    return [*found, tried("last layer", corrected, with_readout(subject, chain, corrected, steps, target))]
+    settings = best(found).settings
+    return [*found, tried("last layer", settings, with_readout(subject, chain, settings, steps, target))]
 
 
 def with_readout(
@@ -107,5 +108,5 @@ def with_readout(
 
 
 def best(found: Sequence[Candidate]) -> Candidate:
-    """Give the one that agrees best with the dense network; of several the one of least energy."""
-    return max(found, key=lambda candidate: (candidate.agreement, -candidate.dynamic_joules))
+    """Give the one that agrees best with the dense network; of several the one of least energy, and the most set."""
+    return max(reversed(found), key=lambda candidate: (candidate.agreement, -candidate.dynamic_joules))

@@ -18,31 +18,34 @@ from hal.artifact import Energy
 from hal.device import Kind
 from hal.energy import ncs2
 from hal.errors import ArtifactError
-from models import calibrate, compiler, convert, measure, spiking, writer
+from models import compiler, convert, measure, spiking, writer
 from models.compiler import Options
 from models.data import asl_digits, folder
 from models.data.calibration import Calibration
 from models.errors import ConversionError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hal.artifact import Artifact, Manifest
 
 # A repository of its own: all of these together exceed the cores of the one chip that a default daemon simulates.
 ZOO = Path(__file__).parent.parent / "trained"
-SEED = 0
 COMMAND = "python -m models.train.artifacts"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A model of the zoo: how its data are split, the steps it is calibrated for, and its classes."""
+    """A model of the zoo: its splits, first the one it is shipped with, the steps it is calibrated for, its classes."""
 
-    split: Callable[[Path], Calibration]
+    splits: Mapping[str, Callable[[Path], Calibration]]
     steps: int
     labels: tuple[str, ...] = ()
     compact: bool = False
+
+    def split(self, data: Path) -> Calibration:
+        """Split the data set's folder as for the model that is shipped."""
+        return next(iter(self.splits.values()))(data)
 
 
 def _test_split(data: Path) -> Calibration:
@@ -62,10 +65,18 @@ def _by_signer(data: Path) -> Calibration:
     )  # fmt: skip
 
 
+def _at_random(data: Path) -> Calibration:
+    training, held_out = asl_digits.at_random(data)
+    return Calibration(
+        training, held_out, f"Sign Language Digits Dataset, {len(training)} photographs",
+        f"{len(held_out)} photographs at random, of signers who are in the training as well",
+    )  # fmt: skip
+
+
 ENTRIES = {
-    "mnist": Entry(_test_split, steps=8),
-    "asl-digits": Entry(_by_signer, steps=16),
-    "cifar10": Entry(_test_split, steps=16, compact=True),
+    "mnist": Entry({"test": _test_split}, steps=8),
+    "asl-digits": Entry({"signer": _by_signer, "random": _at_random}, steps=16),
+    "cifar10": Entry({"test": _test_split}, steps=16, compact=True),
 }
 
 
@@ -77,35 +88,41 @@ def make(
     out: Path,
     training: str,
     *,
+    split: str = "",
     replace: bool = False,
 ) -> list[Artifact]:
     """Compile what training wrote and write `out`/NAME/1/dnn and .../snn. `training` says how it was trained.
 
-    A spiking network that has learned from its spikes is converted as it is. Without one the dense network is, with
-    the calibration that agrees best with it on the calibration images.
+    The data set is split as the entry does first, or as `split` names.
+
+    A spiking network that has learned from its spikes is converted, or without one the dense network, with the
+    calibration that agrees best with the dense network on the calibration images.
     """
     entry = ENTRIES[name]
     learned = f" --spiking {spiking_network.name}" if spiking_network else ""
+    chosen = f" --split {split}" if split else ""
     options = Options(
         steps=entry.steps, labels=entry.labels, compact=entry.compact,
-        command=f"{COMMAND} {name} --network {network.name}{learned} --data DIR",
+        command=f"{COMMAND} {name} --network {network.name}{learned}{chosen} --data DIR",
     )  # fmt: skip
-    split = entry.split(data)
+    if split and split not in entry.splits:
+        raise DataError(name, f"has no split {split!r}, only {', '.join(entry.splits)}")
+    images = entry.splits[split](data) if split else entry.split(data)
     chain = compiler.read_chain(network, options)
-    chosen = np.random.default_rng(SEED).permutation(len(split.training))[: options.images]
-    values = split.training.take(np.sort(chosen)).pictures().astype(np.float32)
-    compiled = compiler.compile_chain(chain, values, split, options)
+    values = compiler.picture_values(compiler.some(images.training, options.images), chain)
+    compiled = compiler.compile_chain(chain, values, images, options)
     if spiking_network is None:
         subject, spikes = compiled.subject, compiled.spiking
     else:
         subject = spiking.prepare(compiler.read_chain(spiking_network, options), values)
-        settings = calibrate.percentiles(subject.without_max, subject.given, options.percentile)
-        spikes = convert.convert(subject.without_max, settings)
+        # What it is to say is what the dense network says.
+        subject = dataclasses.replace(subject, wanted=[*subject.wanted[:-1], compiled.subject.wanted[-1]])
+        spikes = spiking.best(spiking.candidates(subject, entry.steps, convert.Target())).network
     print(f"the spiking network {compiler.capacity(spikes)}")
     forms = {
         compiler.DNN: compiled.variants[compiler.DNN],
         compiler.SNN: (
-            compiler.spiking_manifest(compiled.variants[compiler.SNN][0], spikes, subject, split.held_out, options),
+            compiler.spiking_manifest(compiled.variants[compiler.SNN][0], spikes, subject, images.held_out, options),
             writer.snn_files(spikes),
         ),
     }
@@ -134,6 +151,7 @@ def main() -> None:
     parser.add_argument("--network", type=Path, required=True, help="the ONNX file that training wrote")
     parser.add_argument("--spiking", type=Path, help="the one of the network that learned from its spikes")
     parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--split", default="", help="how it was split for training, where not as usual")
     parser.add_argument("--out", type=Path, default=ZOO, help="the repository to write into (default: %(default)s)")
     parser.add_argument("--training", default="", help="for the manifest: the command that trained it, and its time")
     parser.add_argument("--replace", action="store_true", help="replace artifacts that exist")
@@ -141,7 +159,7 @@ def main() -> None:
     try:
         written = make(
             arguments.model, arguments.network, arguments.spiking, arguments.data, arguments.out, arguments.training,
-            replace=arguments.replace,
+            split=arguments.split, replace=arguments.replace,
         )  # fmt: skip
     except (ArtifactError, ConversionError, DataError) as error:
         parser.error(str(error))

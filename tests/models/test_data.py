@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data import folder, idx
+from models.data import calibration, folder, idx
 from models.errors import DataError
 
 
@@ -50,6 +50,24 @@ def _write_packed(path: Path, **changes: Any) -> None:
     }
     arrays.update(changes)
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def test_people_are_held_out_whole(tmp_path: Path) -> None:
+    """Where a data set says who is in the picture, and has no test images, nobody is on both sides."""
+    _write_packed(tmp_path / "train.npz", signer=np.array([3, 10, 10], np.int16))
+    found = calibration.load(tmp_path, (3, 4, 6))
+    assert found.training.signer is not None
+    assert found.held_out.signer is not None
+    assert (found.training.signer.tolist(), found.held_out.signer.tolist()) == ([3], [10, 10])
+    assert found.held_out_note == "2 of 3 images, those whose signer divides by 5"
+
+
+@pytest.mark.parametrize("signer", [5, 7])
+def test_one_person_cannot_be_split(tmp_path: Path, signer: int) -> None:
+    """With nobody left to train on, or to hold out, the data set is refused."""
+    _write_packed(tmp_path / "train.npz", signer=np.full(3, signer, np.int16))
+    with pytest.raises(DataError, match="3 images are too few to hold some out"):
+        calibration.load(tmp_path, (3, 4, 6))
 
 
 def test_idx_files(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ class DeviceConfig(Section, frozen=True):
 class PolicyConfig(Section, frozen=True):
     """`[policy.NAME]`: a strategy, a budget, constraints, and the devices that may be powered down when idle.
 
-    Where `burst_joules` is given, any stretch of time may hold at most that and `burst_watts` times its length.
+    Where `burst_joules` is given, any stretch of time may hold at most that and `burst_watts` times its length. While
+    requests come several at a time, a device may wait for `batch_delay_seconds` to run more of them as one batch.
     """
 
     strategy: str
@@ -87,6 +88,7 @@ class PolicyConfig(Section, frozen=True):
     burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     power_down: tuple[str, ...] = ()
+    batch_delay_seconds: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
     @property
     def limit(self) -> Limit:

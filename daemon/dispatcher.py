@@ -152,10 +152,12 @@ class Dispatcher:
 
     def static_changed(self) -> None:
         """Begin another reign: the policy or static power has changed."""
+        delay_seconds = self.router.policy.batch_delay_seconds
         now = self._clock()
         self.reign = self._journal.reign(self.router.name, self.budget.limit, self.fleet.static_watts, now)
         for lane in self.fleet.lanes.values():
             self._books.change_static(lane.name, lane.static_watts, now)
+            lane.batch_delay_seconds = delay_seconds
 
     def settled(self) -> None:
         """Let those who wait look again: the budget has settled something."""

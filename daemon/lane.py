@@ -6,6 +6,7 @@ import asyncio
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # A device that has not closed by then is left to the end of the process.
 CLOSE_SECONDS = 20.0
+# A batch passes no more tasks than these, however long the queue is.
+PASSED_LIMIT = 64
 
 log = structlog.get_logger()
 # What ends a device's thread.
@@ -73,6 +76,7 @@ class Lane:
     `landed` is called there with the jobs of a batch that ended, and their common outcome, `gave_up` when the device is
     lost and what waits for it has to be taken back, `changed` when its health is another one, `maintained` with what
     else the device did: from when to when, and the model's nanojoules. `shed`: its joules are too uncertain to use it.
+    `batch_delay_seconds` is how long the policy in force lets it wait for a fuller batch.
     """
 
     def __init__(self, name: str, config: DeviceConfig, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -85,6 +89,7 @@ class Lane:
         self.occupancy = Occupancy(clock)
         self.relative_uncertainty = 0.0
         self.shed = False
+        self.batch_delay_seconds = 0.0
         self.device: Device | None = None
         self.health = Health(clock())
         # Set while the device is lost and nobody opens it anew.
@@ -103,14 +108,15 @@ class Lane:
         # A batch that was given up while it ran; when it returns nobody waits for it.
         self._abandoned: list[Job] | None = None
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._held: list[Task] = []
+        self._passed: deque[Task] = deque()
+        self._gathered = 1
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         """Take from the queue until it is closed. What waits behind a failure is taken back by the event loop."""
         _yield_to_the_loop()
-        while (task := self._held.pop() if self._held else self._tasks.get()) is not CLOSE:
+        while (task := self._passed.popleft() if self._passed else self._tasks.get()) is not CLOSE:
             if not isinstance(task, Job):
                 task()
             elif not self._broken:
@@ -122,17 +128,36 @@ class Lane:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _gather(self, job: Job) -> list[Job]:
-        """Add to a job those of the same point that wait behind it, as many as the device takes at once."""
+        """Add to a job those of its point that wait, as many as the device takes at once.
+
+        They pass jobs of other points, but nothing that is not a job. Where the last batch was of several jobs, more
+        are likely to come: the device waits for them as long as the policy and the deadlines allow.
+        """
         batch, images, device = [job], len(job.images), self.device
         limit = device.batch_limit if device else 1
-        while images < limit and not self._tasks.empty():
-            task = self._tasks.get()
-            if not isinstance(task, Job) or task.point is not job.point or images + len(task.images) > limit:
-                self._held.append(task)
+        patience = self.batch_delay_seconds if self._gathered > 1 else 0.0
+        until = min(self._clock() + round(patience * NANO), job.deadline - round(job.expected_seconds * limit * NANO))
+        waiting, self._passed = self._passed, deque()
+        while images < limit and len(self._passed) < PASSED_LIMIT:
+            try:
+                task = waiting.popleft() if waiting else self._next(until)
+            except queue.Empty:
                 break
-            batch.append(task)
-            images += len(task.images)
+            if isinstance(task, Job) and task.point is job.point and images + len(task.images) <= limit:
+                batch.append(task)
+                images += len(task.images)
+            else:
+                self._passed.append(task)
+                if not isinstance(task, Job):
+                    break
+        self._passed += waiting
+        self._gathered = len(batch)
         return batch
+
+    def _next(self, until: int) -> Task:
+        """Take the next task from the queue, if one comes by then. Raises `queue.Empty`."""
+        seconds = (until - self._clock()) / NANO
+        return self._tasks.get(timeout=seconds) if seconds > 0 else self._tasks.get_nowait()
 
     def call(self, function: Callable[[], T], nanojoules: int = 0) -> asyncio.Future[T]:
         """Run a function on the device's thread, behind what is queued and before what is queued later.

@@ -25,7 +25,7 @@ from daemon.errors import (
 from daemon.fleet import Fleet
 from daemon.flight import Answer, Flight, record
 from daemon.journal import Journal, Record
-from daemon.lane import Job, Outcome
+from daemon.lane import Outcome
 from daemon.ledger import Energy, with_failures
 from daemon.metering import Metering
 from daemon.points import Model
@@ -34,6 +34,7 @@ from daemon.power import Power, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
 from daemon.settlement import Settlement
 from daemon.switchboard import STEP_SECONDS, Switchboard
+from daemon.tasks import Job
 from daemon.waiting import WaitingLine
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
@@ -157,7 +158,7 @@ class Dispatcher:
         self.reign = self._journal.reign(self.router.name, self.budget.limit, self.fleet.static_watts, now)
         for lane in self.fleet.lanes.values():
             self._books.change_static(lane.name, lane.static_watts, now)
-            lane.batch_delay_seconds = delay_seconds
+            lane.wait_for_batches(delay_seconds)
 
     def settled(self) -> None:
         """Let those who wait look again: the budget has settled something."""

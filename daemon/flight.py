@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from daemon.lane import Job
     from daemon.points import Model, Point
+    from daemon.tasks import Job
 
 
 class Answer(NamedTuple):

@@ -4,70 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import structlog
 
-from daemon.budget import Reservation
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
 from daemon.health import Health, State, unavailable
 from daemon.occupancy import Occupancy
 from daemon.opening import open_configured
-from daemon.points import Point
+from daemon.tasks import CLOSE, Job, TaskQueue
 from hal.device import Cost, Device, Inference, limit_seconds
 from hal.errors import DeviceUnavailable, Reason
 from hal.remote import RemoteDevice
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 # A device that has not closed by then is left to the end of the process.
 CLOSE_SECONDS = 20.0
-# A batch passes no more tasks than these, however long the queue is.
-PASSED_LIMIT = 64
 
 log = structlog.get_logger()
-# What ends a device's thread.
-CLOSE = None
 Outcome = Inference | DeviceUnavailable | None
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class Job:
-    """A batch of images on its way through a device's queue.
-
-    Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. The inference may
-    be of a larger batch of `batch` images, of which this job's begin at `first`. Times are the clock's nanoseconds.
-    Whoever claims a job first decides its fate: the device's thread or who calls it off.
-    """
-
-    point: Point
-    images: NDArray[np.generic]
-    deadline: int
-    reservation: Reservation
-    expected_seconds: float
-    first: int = 0
-    batch: int = 0
-    started: int = 0
-    ended: int = 0
-    _claim: threading.Lock = field(default_factory=threading.Lock)
-
-    def claim(self) -> bool:
-        """Take the job; only the first who asks gets it."""
-        return self._claim.acquire(blocking=False)
-
-
-Task = Job | Callable[[], None] | None
 
 
 class Lane:
@@ -76,7 +37,6 @@ class Lane:
     `landed` is called there with the jobs of a batch that ended, and their common outcome, `gave_up` when the device is
     lost and what waits for it has to be taken back, `changed` when its health is another one, `maintained` with what
     else the device did: from when to when, and the model's nanojoules. `shed`: its joules are too uncertain to use it.
-    `batch_delay_seconds` is how long the policy in force lets it wait for a fuller batch.
     """
 
     def __init__(self, name: str, config: DeviceConfig, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,7 +49,6 @@ class Lane:
         self.occupancy = Occupancy(clock)
         self.relative_uncertainty = 0.0
         self.shed = False
-        self.batch_delay_seconds = 0.0
         self.device: Device | None = None
         self.health = Health(clock())
         # Set while the device is lost and nobody opens it anew.
@@ -107,57 +66,23 @@ class Lane:
         self._broken = False
         # A batch that was given up while it ran; when it returns nobody waits for it.
         self._abandoned: list[Job] | None = None
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._passed: deque[Task] = deque()
-        self._gathered = 1
+        self._tasks = TaskQueue(clock)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         """Take from the queue until it is closed. What waits behind a failure is taken back by the event loop."""
         _yield_to_the_loop()
-        while (task := self._passed.popleft() if self._passed else self._tasks.get()) is not CLOSE:
+        while (task := self._tasks.take()) is not CLOSE:
             if not isinstance(task, Job):
                 task()
             elif not self._broken:
-                self._run(self._gather(task))
+                self._run(self._tasks.gather(task, self.device.batch_limit if self.device else 1))
 
     def _post(self, function: Callable[..., None], *arguments: object) -> None:
         """Have the event loop call a function, from the device's thread; one that hung may outlive the loop."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _gather(self, job: Job) -> list[Job]:
-        """Add to a job those of its point that wait, as many as the device takes at once.
-
-        They pass jobs of other points, but nothing that is not a job. Where the last batch was of several jobs, more
-        are likely to come: the device waits for them as long as the policy and the deadlines allow.
-        """
-        batch, images, device = [job], len(job.images), self.device
-        limit = device.batch_limit if device else 1
-        patience = self.batch_delay_seconds if self._gathered > 1 else 0.0
-        until = min(self._clock() + round(patience * NANO), job.deadline - round(job.expected_seconds * limit * NANO))
-        waiting, self._passed = self._passed, deque()
-        while images < limit and len(self._passed) < PASSED_LIMIT:
-            try:
-                task = waiting.popleft() if waiting else self._next(until)
-            except queue.Empty:
-                break
-            if isinstance(task, Job) and task.point is job.point and images + len(task.images) <= limit:
-                batch.append(task)
-                images += len(task.images)
-            else:
-                self._passed.append(task)
-                if not isinstance(task, Job):
-                    break
-        self._passed += waiting
-        self._gathered = len(batch)
-        return batch
-
-    def _next(self, until: int) -> Task:
-        """Take the next task from the queue, if one comes by then. Raises `queue.Empty`."""
-        seconds = (until - self._clock()) / NANO
-        return self._tasks.get(timeout=seconds) if seconds > 0 else self._tasks.get_nowait()
 
     def call(self, function: Callable[[], T], nanojoules: int = 0) -> asyncio.Future[T]:
         """Run a function on the device's thread, behind what is queued and before what is queued later.
@@ -283,6 +208,10 @@ class Lane:
     @property
     def _throttles(self) -> bool:
         return bool(self.telemetry.get("throttling"))
+
+    def wait_for_batches(self, seconds: float) -> None:
+        """Let the device wait so long for a fuller batch, while requests come several at a time."""
+        self._tasks.batch_delay_seconds = seconds
 
     def submit(self, job: Job) -> None:
         """Queue a job."""

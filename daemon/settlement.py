@@ -12,8 +12,8 @@ from daemon.books import Books, Closed
 from daemon.budget import Budget, Reservation
 from daemon.clock import NANO, Clock
 from daemon.journal import FailedAttempt, Journal
-from daemon.lane import Job
 from daemon.ledger import Energy, provisional, row_id
+from daemon.tasks import Job
 from hal.device import Inference
 
 log = structlog.get_logger()

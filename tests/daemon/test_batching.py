@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from daemon.budget import Reservation
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.lane import Job, Outcome
+from daemon.lane import Outcome
 from daemon.ledger import provisional
+from daemon.tasks import Job
 from hal.artifact import OperatingPoint
 from hal.device import Inference
 from tests.daemon.builders import Bench, ManualClock, drive, entered, hosting, make_artifact, make_point, turns

@@ -18,10 +18,10 @@ from daemon.dispatcher import Dispatcher
 from daemon.errors import NotFound
 from daemon.fleet import Fleet
 from daemon.journal import Journal
-from daemon.lane import Job
 from daemon.metering import open_metering
 from daemon.repository import SHIPPED, scan
 from daemon.router import Constraints
+from daemon.tasks import Job
 from hal.artifact import Artifact, OperatingPoint, TensorSpec
 from hal.device import Inference, Kind
 from hal.energy import loihi, ncs2

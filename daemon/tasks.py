@@ -1,0 +1,105 @@
+"""What waits for a device: jobs, and in between what else it has to do; and which jobs of them make a batch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from daemon.budget import Reservation
+from daemon.clock import NANO, Clock
+from daemon.points import Point
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A batch passes no more tasks than these, however long the queue is.
+PASSED_LIMIT = 64
+# What ends a device's thread.
+CLOSE = None
+
+
+@dataclass(eq=False)
+class Job:
+    """A batch of images on its way through a device's queue.
+
+    Its outcome is an inference, the device's failure, or None when the deadline passed in the queue. The inference may
+    be of a larger batch of `batch` images, of which this job's begin at `first`. Times are the clock's nanoseconds.
+    Whoever claims a job first decides its fate: the device's thread or who calls it off.
+    """
+
+    point: Point
+    images: NDArray[np.generic]
+    deadline: int
+    reservation: Reservation
+    expected_seconds: float
+    first: int = 0
+    batch: int = 0
+    started: int = 0
+    ended: int = 0
+    _claim: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self) -> bool:
+        """Take the job; only the first who asks gets it."""
+        return self._claim.acquire(blocking=False)
+
+
+Task = Job | Callable[[], None] | None
+
+
+class TaskQueue:
+    """Tasks in the order in which they came. Anyone puts tasks in; the device's thread takes them out.
+
+    `batch_delay_seconds` is how long the policy in force lets the device wait for a fuller batch.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.batch_delay_seconds = 0.0
+        self._clock = clock
+        self._arrived: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        # What a batch has passed; it comes before all that arrived.
+        self._passed: deque[Task] = deque()
+        self._gathered = 1
+
+    def put(self, task: Task) -> None:
+        """Let a task wait behind all others."""
+        self._arrived.put(task)
+
+    def take(self) -> Task:
+        """Take the next task, as soon as there is one."""
+        return self._passed.popleft() if self._passed else self._arrived.get()
+
+    def gather(self, job: Job, limit: int) -> list[Job]:
+        """Add to a job those of its point that wait, up to `limit` images.
+
+        They pass jobs of other points, but nothing that is not a job. Where the last batch was of several jobs, more
+        are likely to come: the device waits for them as long as the policy and the deadlines allow.
+        """
+        batch, images = [job], len(job.images)
+        patience = self.batch_delay_seconds if self._gathered > 1 else 0.0
+        until = min(self._clock() + round(patience * NANO), job.deadline - round(job.expected_seconds * limit * NANO))
+        waiting, self._passed = self._passed, deque()
+        while images < limit and len(self._passed) < PASSED_LIMIT:
+            try:
+                task = waiting.popleft() if waiting else self._next(until)
+            except queue.Empty:
+                break
+            if isinstance(task, Job) and task.point is job.point and images + len(task.images) <= limit:
+                batch.append(task)
+                images += len(task.images)
+            else:
+                self._passed.append(task)
+                if not isinstance(task, Job):
+                    break
+        self._passed += waiting
+        self._gathered = len(batch)
+        return batch
+
+    def _next(self, until: int) -> Task:
+        """Take what arrives by then. Raises `queue.Empty`."""
+        seconds = (until - self._clock()) / NANO
+        return self._arrived.get(timeout=seconds) if seconds > 0 else self._arrived.get_nowait()

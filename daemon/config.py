@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from daemon.access import METHODS
 from daemon.budget import Limit, limit_of
 from daemon.errors import ConfigError
 from hal.artifact import NAME
@@ -147,6 +150,20 @@ class MetricsConfig(Section, frozen=True):
     page_control: bool = False
 
 
+class TlsConfig(Section, frozen=True):
+    """`[tls]`: mutual TLS at `tcp_address`, without which it must be on loopback.
+
+    `certificate`, with its chain, and `key` are the daemon's, `client_authority` signed the clients' certificates: all
+    are PEM files. `allow` gives each name that a client's certificate may have (its subject alternative names, else its
+    common name) the patterns of the methods that it may call, such as `jouled.v1.Classifier/*`.
+    """
+
+    certificate: str
+    key: str
+    client_authority: str
+    allow: dict[str, tuple[str, ...]]
+
+
 class Config(Section, frozen=True):
     """The whole file.
 
@@ -165,6 +182,7 @@ class Config(Section, frozen=True):
     server: Server = Server()
     meters: MetersConfig = MetersConfig()
     metrics: MetricsConfig = MetricsConfig()
+    tls: TlsConfig | None = None
 
 
 # The sections within the whole file, by where msgspec says that they are.
@@ -173,6 +191,7 @@ NESTED: dict[str, type[Section]] = {
     ".meters": MetersConfig,
     ".meters.account": AccountConfig,
     ".metrics": MetricsConfig,
+    ".tls": TlsConfig,
 }
 
 
@@ -238,12 +257,13 @@ def _given(content: Any, where: str) -> str:
 
 def _check(config: Config) -> None:
     """Check what the types do not say."""
-    for key, address, example in (
-        ("server.tcp_address", config.server.tcp_address, "127.0.0.1:8001"),
-        ("metrics.address", config.metrics.address, "127.0.0.1:9464"),
-    ):
-        if address and not (LOOPBACK.fullmatch(address) and int(address.rpartition(":")[2]) <= PORT_LIMIT):
-            raise ValueError(f"{key}: {address!r} is not HOST:PORT on loopback, such as {example}")
+    _check_loopback("metrics.address", config.metrics.address, "such as 127.0.0.1:9464")
+    if config.tls:
+        _check_tls(config.tls, config.server.tcp_address)
+    else:
+        _check_loopback(
+            "server.tcp_address", config.server.tcp_address, "such as 127.0.0.1:8001; any other one needs [tls]"
+        )
     if config.start_policy not in config.policy:
         raise ValueError(
             f"start_policy: no such policy {config.start_policy!r}{near(config.start_policy, config.policy)}"
@@ -257,6 +277,31 @@ def _check(config: Config) -> None:
         _check_policy(f"policy.{name}", policy, list(config.device))
     for index, trigger in enumerate(config.trigger):
         _check_trigger(f"trigger[{index}]", trigger, config.policy)
+
+
+def _check_loopback(key: str, address: str, hint: str) -> None:
+    if address and not (LOOPBACK.fullmatch(address) and int(address.rpartition(":")[2]) <= PORT_LIMIT):
+        raise ValueError(f"{key}: {address!r} is not HOST:PORT on loopback, {hint}")
+
+
+def _check_tls(tls: TlsConfig, address: str) -> None:
+    """Check that there is a port to protect, and that each pattern lets someone call something."""
+    if not _is_numeric(address):
+        raise ValueError(f"server.tcp_address: {address!r} is not ADDRESS:PORT in numbers, which [tls] takes")
+    for name, patterns in tls.allow.items():
+        for pattern in patterns:
+            if not any(fnmatchcase(method, pattern) for method in METHODS):
+                raise ValueError(f"tls.allow.{name}: {pattern!r} is no method{near(pattern, METHODS)}")
+
+
+def _is_numeric(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    bracketed = host.startswith("[") and host.endswith("]")
+    return bracketed == (":" in host) and port.isdecimal() and port.isascii() and int(port) <= PORT_LIMIT
 
 
 def _check_trigger(key: str, trigger: TriggerConfig, policies: Iterable[str]) -> None:

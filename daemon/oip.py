@@ -18,6 +18,7 @@ from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.flight import Answer
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
+from daemon.listener import Listener
 from daemon.load_report import LoadReports
 from daemon.model_control import ModelControl
 from daemon.oip_models import DATATYPES
@@ -56,7 +57,7 @@ INFER_RESPONSE = 2 << 3 | 2
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
-def add_to_server(servicer: OpenInference, server: grpc.aio.Server) -> None:
+def add_to_server(servicer: OpenInference, server: Listener) -> None:
     """Offer the protocol. What inference gives is serialised already."""
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     infer = grpc.unary_unary_rpc_method_handler(
@@ -67,7 +68,7 @@ def add_to_server(servicer: OpenInference, server: grpc.aio.Server) -> None:
     )
     handlers = {"ModelInfer": infer, "ModelStreamInfer": stream}
     handlers |= {method: grpc.unary_unary_rpc_method_handler(_missing(method)) for method in MISSING}
-    server.add_registered_method_handlers(SERVICE, handlers)  # type: ignore[attr-defined]
+    server.add_registered_method_handlers(SERVICE, handlers)
 
 
 def _missing(method: str) -> Callable[[bytes, AnyContext], Awaitable[bytes]]:

@@ -15,22 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from daemon import calibration, oip, supervisor
 from daemon.background import repeat
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
-from daemon.config import Config, MetricsConfig, Server
+from daemon.config import Config, MetricsConfig, Server, TlsConfig
 from daemon.control import Control
 from daemon.dispatcher import Dispatcher
 from daemon.exposition import Exposition
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.journal import Journal
+from daemon.listener import Listener, credentials
 from daemon.load_report import LoadReports
 from daemon.metering import open_metering
 from daemon.model_control import ModelControl
@@ -48,15 +48,6 @@ CLASSIFIER = jouled_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 LOAD_REPORTS = orca_service_pb2.DESCRIPTOR.services_by_name["OpenRcaService"].full_name
 CONTROL = jouled_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 
-# gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
-# overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
-LIMITS = [
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_concurrent_streams", 100),
-    ("grpc.http.overload_protection", 0),
-    ("grpc.server_handshake_timeout_ms", 5000),
-    ("grpc.max_connection_idle_ms", 600_000),
-]
 # Sockets are for their owner and group; the modes of their directories decide who is let in.
 SOCKET_UMASK = 0o007
 DRAIN_SECONDS = 10.0
@@ -107,24 +98,24 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         stack.enter_context(own(places.runtime))
         dispatcher, control, reload, view = await stack.enter_async_context(_core(config, read, places, clock, stop))
         statuses = Health()
-        inference = _server(config.server.message_bytes_limit)
+        inference = Listener(config.server.message_bytes_limit, config.tls.allow if config.tls else None)
         streams = Streams()
         reports = LoadReports(dispatcher, clock) if config.server.load_reports else None
         services = _add_services(inference, config.server, dispatcher, control, streams, reports, clock)
         _offer(inference, statuses, services[1:])
-        operator = _server(config.server.message_bytes_limit)
+        operator = Listener(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
         _offer(operator, statuses, [CONTROL])
         await statuses.set(CONTROL, SERVING)
         _beside(stack, statuses.follow(dispatcher.fleet, services))
         if config.server.tcp_address:
-            _bind(inference, config.server.tcp_address)
+            _bind(inference, config.server.tcp_address, config.tls)
         _bind_socket(inference, places.inference_socket)
         _bind_socket(operator, places.control_socket)
         # What was made until now lives as long as the process: no collection need look at it again.
         gc.freeze()
-        await inference.start()
-        await operator.start()
+        await inference.grpc.start()
+        await operator.grpc.start()
         if config.metrics.address:
             await stack.enter_async_context(_web(config.metrics, view))
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
@@ -139,15 +130,15 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         streams.drain()
         if reports:
             reports.end()
-        await inference.stop(DRAIN_SECONDS)
+        await inference.grpc.stop(DRAIN_SECONDS)
         await control.end_streams()
         view.pulse.end()
-        await operator.stop(DRAIN_SECONDS)
+        await operator.grpc.stop(DRAIN_SECONDS)
     log.info("stopped")
 
 
 def _add_services(
-    inference: grpc.aio.Server, config: Server, dispatcher: Dispatcher, control: Control, streams: Streams,
+    inference: Listener, config: Server, dispatcher: Dispatcher, control: Control, streams: Streams,
     reports: LoadReports | None, clock: Clock,
 ) -> list[str]:  # fmt: skip
     """Add what clients call; give the names of the services, that of the server as a whole first."""
@@ -264,25 +255,29 @@ async def _web(config: MetricsConfig, view: View) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def _server(message_bytes_limit: int) -> grpc.aio.Server:
-    return grpc.aio.server(options=[*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)])
-
-
-def _offer(server: grpc.aio.Server, statuses: Health, services: list[str]) -> None:
+def _offer(server: Listener, statuses: Health, services: list[str]) -> None:
     """Add health and reflection for the services."""
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
-    reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    reflected = reflection.aio.ReflectionServicer(  # type: ignore[attr-defined]
+        [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> None:
-    """Bind or say why not."""
+def _bind(server: Listener, address: str, tls: TlsConfig | None = None) -> None:
+    """Bind or say why not. What `tls` is given for is reached by mutual TLS only."""
     try:
-        server.add_insecure_port(address)
+        if tls:
+            server.grpc.add_secure_port(address, credentials(tls))
+        else:
+            server.grpc.add_insecure_port(address)
+    except ValueError as error:
+        raise StartError(f"tls: {error}") from None
     except RuntimeError:
         raise StartError(f"{address}: cannot be bound; is another daemon running?") from None
 
 
-def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
+def _bind_socket(server: Listener, path: Path) -> None:
     _make_folder(path.parent)
     if len(str(path).encode()) > 107:
         raise StartError(f"{path}: {len(str(path).encode())} bytes exceed the 107 of a Unix socket's path")

@@ -71,6 +71,51 @@ def test_addresses_off_loopback(tmp_path: Path, address: str) -> None:
     assert refusal.startswith(f"server.tcp_address: {address!r} is not HOST:PORT on loopback")
 
 
+TLS = """
+[tls]
+certificate = "server.pem"
+key = "server.key"
+client_authority = "clients.pem"
+[tls.allow]
+camera = ["jouled.v1.Classifier/*", "grpc.health.v1.Health/Check"]
+"""
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8001", "192.168.1.5:443", "[::]:8001", "[fe80::1]:1", "127.0.0.1:8001"])
+def test_any_address_with_mutual_tls(tmp_path: Path, address: str) -> None:
+    """With mutual TLS the daemon may listen on any address in numbers."""
+    path = tmp_path / "jouled.toml"
+    path.write_text(MINIMAL + TLS)
+    loaded = config.load(path, tcp_address=address)
+    assert loaded.server.tcp_address == address
+    assert loaded.tls is not None
+    assert loaded.tls.allow == {"camera": ("jouled.v1.Classifier/*", "grpc.health.v1.Health/Check")}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "example.org:8001", "192.168.1.5", "::1:8001", "[0.0.0.0]:1", "0.0.0.0:x", "0.0.0.0:65536", "[fe80:1"],
+)
+def test_no_address_for_mutual_tls(tmp_path: Path, address: str) -> None:
+    """What is no address in numbers is refused, and so is TLS for no port at all."""
+    refusal = _refusal(tmp_path, MINIMAL + f'[server]\ntcp_address = "{address}"\n' + TLS)
+    assert refusal == f"server.tcp_address: {address!r} is not ADDRESS:PORT in numbers, which [tls] takes"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("v1.Classifier/*", "v1.Clasifier/*", "tls.allow.camera: 'jouled.v1.Clasifier/*' is no method; did you mean"),
+        ("v1.Classifier/*", "v1.Control/*", "tls.allow.camera: 'jouled.v1.Control/*' is no method"),
+        ('key = "server.key"', "", "tls: Object missing required field `key`"),
+        ("[tls.allow]", "[tls.alow]", "tls.alow: unknown key; did you mean 'allow'?"),
+    ],
+)
+def test_refused_tls(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    """A pattern that matches no method of the inference plane and a file that is not named are refused."""
+    assert _refusal(tmp_path, MINIMAL + TLS.replace(old, new)).startswith(expected)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

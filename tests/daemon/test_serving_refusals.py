@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -220,6 +220,27 @@ def test_unknown_request(daemon: Daemon) -> None:
     answer = refusal(lambda: daemon.control.RequestEnergy(request, timeout=CALL_SECONDS))
     assert answer.code is grpc.StatusCode.NOT_FOUND
     assert answer.message == f"no request {1 << 40} in the journal"
+
+
+NO_MESSAGES = [b"\xff", b"\x0a\x05abc", b"\x0a\x02\xff\xfe", b"\x00" * 100]
+
+
+@pytest.mark.parametrize("content", NO_MESSAGES)
+@pytest.mark.parametrize("method", ["jouled.v1.Classifier/Classify", "inference.GRPCInferenceService/ModelInfer"])
+def test_what_is_no_message(daemon: Daemon, method: str, content: bytes) -> None:
+    """Bytes that are no message of the method are refused as such, in the same words for all."""
+    answer = refusal(lambda: daemon.inference_channel.unary_unary(f"/{method}", bytes, bytes)(content))
+    assert (answer.code, answer.fields) == (INVALID, [("request", "is not a message that this method takes")])
+
+
+@pytest.mark.parametrize("content", NO_MESSAGES)
+def test_what_is_no_message_within_a_stream(daemon: Daemon, image: NDArray[np.uint8], content: bytes) -> None:
+    """A stream ends where a message is none; those before it are answered."""
+    sound = digit_request(image, tag="a").SerializeToString()
+    stream = daemon.inference_channel.stream_stream("/jouled.v1.Classifier/ClassifyStream", bytes, bytes)
+    replies: Any = stream(iter([sound, content, sound]), timeout=CALL_SECONDS)
+    assert pb.ClassifyStreamReply.FromString(next(replies)).reply.tag == "a"
+    assert refusal(lambda: next(replies)).code is INVALID
 
 
 def test_control_is_not_on_the_inference_socket(daemon: Daemon) -> None:

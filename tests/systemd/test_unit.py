@@ -48,6 +48,15 @@ def test_systemd_remarks_on_a_misspelt_directive(installed_unit: Path) -> None:
     assert "Umask" in verified.stderr
 
 
+def test_systemd_accepts_the_drop_in_for_mutual_tls(installed_unit: Path) -> None:
+    """The unit that is reached over the network is taken without a remark, too."""
+    folder = installed_unit.with_name("jouled.service.d")
+    folder.mkdir()
+    shutil.copy(SYSTEMD / "drop-ins" / "mtls.conf", folder)
+    verified = run("systemd-analyze", "verify", "--recursive-errors=no", installed_unit)
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
 def test_the_sandbox_leaves_little_exposed() -> None:
     """The unit's exposure by systemd's own reckoning stays below a limit."""
     gate = f"--threshold={MOST_EXPOSURE}"

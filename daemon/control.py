@@ -21,6 +21,7 @@ from daemon.ledger import split_row_id
 from daemon.metering import Metering
 from daemon.model_control import ModelControl
 from daemon.points import Model, Point
+from daemon.power import Supply
 from daemon.reload import Reload
 from daemon.status import abort
 from daemon.version import VERSION
@@ -98,6 +99,8 @@ class Control(jouled_pb2_grpc.ControlServicer):
                 power=supply.state.value,
                 break_even_seconds=supply.break_even_nanoseconds / NANO if supply.reopening else 0.0,
                 meters=[meter.name for meter in meters if lane.name in meter.devices],
+                powered_watts=supply.watts,
+                **_reopening(supply),
             )
         return reply
 
@@ -201,6 +204,18 @@ class Control(jouled_pb2_grpc.ControlServicer):
         self._metering.feed.end()
 
 
+def _reopening(supply: Supply) -> dict[str, float]:
+    """Tell what powering a device up costs, nothing of one that always stays on."""
+    cost = supply.reopening
+    if cost is None:
+        return {}
+    return {
+        "reopening_joules": cost.dynamic_joules,
+        "reopening_upper_joules": cost.upper_joules,
+        "reopening_seconds": cost.seconds,
+    }
+
+
 def _model(model: Model) -> pb.ModelState:
     return pb.ModelState(
         name=model.name,
@@ -222,6 +237,7 @@ def _point(point: Point) -> pb.PointState:
         seconds=point.seconds,
         provenance=point.provenance,
         artifact_digest=point.digest,
+        kind=point.kind.value,
     )
 
 

@@ -187,7 +187,7 @@ class DevicesReply(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ..., frontier: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeviceState(_message.Message):
-    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds", "health_seconds", "telemetry", "fallback_of", "meters")
+    __slots__ = ("name", "driver", "simulated", "health", "static_watts", "queued", "programs", "detail", "power", "break_even_seconds", "health_seconds", "telemetry", "fallback_of", "meters", "reopening_joules", "reopening_upper_joules", "reopening_seconds", "powered_watts")
     class TelemetryEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,10 @@ class DeviceState(_message.Message):
     TELEMETRY_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_OF_FIELD_NUMBER: _ClassVar[int]
     METERS_FIELD_NUMBER: _ClassVar[int]
+    REOPENING_JOULES_FIELD_NUMBER: _ClassVar[int]
+    REOPENING_UPPER_JOULES_FIELD_NUMBER: _ClassVar[int]
+    REOPENING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    POWERED_WATTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     driver: str
     simulated: bool
@@ -223,7 +227,11 @@ class DeviceState(_message.Message):
     telemetry: _containers.ScalarMap[str, float]
     fallback_of: str
     meters: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ..., health_seconds: _Optional[float] = ..., telemetry: _Optional[_Mapping[str, float]] = ..., fallback_of: _Optional[str] = ..., meters: _Optional[_Iterable[str]] = ...) -> None: ...
+    reopening_joules: float
+    reopening_upper_joules: float
+    reopening_seconds: float
+    powered_watts: float
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., simulated: _Optional[bool] = ..., health: _Optional[str] = ..., static_watts: _Optional[float] = ..., queued: _Optional[int] = ..., programs: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ..., power: _Optional[str] = ..., break_even_seconds: _Optional[float] = ..., health_seconds: _Optional[float] = ..., telemetry: _Optional[_Mapping[str, float]] = ..., fallback_of: _Optional[str] = ..., meters: _Optional[_Iterable[str]] = ..., reopening_joules: _Optional[float] = ..., reopening_upper_joules: _Optional[float] = ..., reopening_seconds: _Optional[float] = ..., powered_watts: _Optional[float] = ...) -> None: ...
 
 class ModelsRequest(_message.Message):
     __slots__ = ()
@@ -248,7 +256,7 @@ class ModelState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., points: _Optional[_Iterable[_Union[PointState, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PointState(_message.Message):
-    __slots__ = ("variant", "device", "steps", "accuracy", "dynamic_joules", "upper_joules", "seconds", "provenance", "artifact_digest", "margin")
+    __slots__ = ("variant", "device", "steps", "accuracy", "dynamic_joules", "upper_joules", "seconds", "provenance", "artifact_digest", "margin", "kind")
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +267,7 @@ class PointState(_message.Message):
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MARGIN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     variant: str
     device: str
     steps: int
@@ -269,7 +278,8 @@ class PointState(_message.Message):
     provenance: str
     artifact_digest: str
     margin: int
-    def __init__(self, variant: _Optional[str] = ..., device: _Optional[str] = ..., steps: _Optional[int] = ..., accuracy: _Optional[float] = ..., dynamic_joules: _Optional[float] = ..., upper_joules: _Optional[float] = ..., seconds: _Optional[float] = ..., provenance: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., margin: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, variant: _Optional[str] = ..., device: _Optional[str] = ..., steps: _Optional[int] = ..., accuracy: _Optional[float] = ..., dynamic_joules: _Optional[float] = ..., upper_joules: _Optional[float] = ..., seconds: _Optional[float] = ..., provenance: _Optional[str] = ..., artifact_digest: _Optional[str] = ..., margin: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
     __slots__ = ("name",)

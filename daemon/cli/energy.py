@@ -11,9 +11,10 @@ from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from daemon.cli.operate import CALL_SECONDS, Runtime
 from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
@@ -44,6 +45,18 @@ class By(StrEnum):
     POLICY = "policy"
 
 
+class _Energy(TyperGroup):
+    """Takes whatever is no command of its own as arguments of the first one, which sums."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["sum", *args])
+
+
+app = typer.Typer(cls=_Energy)
+
+
+@app.command("sum", epilog="What another policy would have cost: jouled energy replay --help")
 def energy(
     request: Annotated[int, typer.Argument(help="A request's number; a summary where left out.")] = 0,
     since: Annotated[str, typer.Option(help="How far back to sum: 30s, 10m, 2h, 1d. All where left out.")] = "",
@@ -94,14 +107,15 @@ def _question(since: str, by: By | None, step: str, png: Path | None) -> pb.Ener
         fail("--step needs --by time", 2)
     if by is By.TIME and not since:
         fail("--by time needs --since", 2)
-    span = _seconds("--since", since) if since else 0.0
+    span = span_seconds("--since", since) if since else 0.0
     return pb.EnergySummaryRequest(
         since_unix_nanoseconds=time.time_ns() - round(span * NANO) if since else 0,
         step_nanoseconds=_step_seconds(span, step) * NANO if by is By.TIME else 0,
     )
 
 
-def _seconds(option: str, text: str) -> float:
+def span_seconds(option: str, text: str) -> float:
+    """Read a length of time, such as 10m."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match:
         fail(f"{option} {text!r}: a number and one of s, m, h, d is needed, such as 10m", 2)
@@ -112,7 +126,7 @@ def _step_seconds(span: float, step: str) -> int:
     """Give the length of a step: the given one, else the shortest of a few with which there are not too many."""
     if not step:
         return next((each for each in STEPS if span / each <= MOST_STEPS), STEPS[-1])
-    seconds = round(_seconds("--step", step))
+    seconds = round(span_seconds("--step", step))
     if seconds < 1 or span / seconds > STEPS_LIMIT:
         fail(f"--step {step}: a step is a second at least, and there are {STEPS_LIMIT} at most", 2)
     return seconds

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, runtime
+from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, replay, runtime
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -17,12 +17,13 @@ app = typer.Typer(
     help="Serve image classifiers on edge accelerators under a power budget, with the joules of every answer.",
 )
 app.add_typer(operate.policy, name="policy")
+app.add_typer(energy.app, name="energy", help="Show what requests cost, or would have cost.")
 app.add_typer(models.app, name="models")
 app.add_typer(runtime.app, name="runtime")
+energy.app.command()(replay.replay)
 app.command()(operate.devices)
 app.command()(operate.status)
 app.command()(reload.reload)
-app.command()(energy.energy)
 app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)

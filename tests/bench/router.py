@@ -29,9 +29,9 @@ from daemon.budget import Limit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.points import Point
+from daemon.simulation import DEADLINE_NANOSECONDS, MISSED, Policy, Simulation
 from tests.bench import traces
 from tests.bench.bound import upper_bound
-from tests.bench.simulation import DEADLINE_NANOSECONDS, MISSED, Policy, Simulation
 
 BUDGETS = (1.2, 0.5, 0.15)
 WINDOW_SECONDS = 10.0

@@ -12,6 +12,7 @@ from daemon.audit import EXACT, audit
 from daemon.budget import Budget, Reservation
 from daemon.clock import NANO
 from daemon.points import Point
+from daemon.simulation import Request, Simulation
 from tests.bench import traces
 from tests.bench.router import (
     BUDGETS,
@@ -23,7 +24,6 @@ from tests.bench.router import (
     with_faults,
     worst_fraction,
 )
-from tests.bench.simulation import Request, Simulation
 from tests.soak.cut import check_cut
 
 MINUTE = 60.0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.conftest import Jouled
+    from tests.daemon.serving import Daemon
 
 ENERGIES = ("dynamic_nanojoules", "static_nanojoules", "requests")
 
@@ -82,3 +83,24 @@ def test_wrong_usage(jouled: Jouled, arguments: list[str], complaint: str) -> No
     said = jouled("energy", *arguments)
     assert said.status == 2
     assert complaint in said.err
+
+
+def test_replay_under_the_policy_in_force(jouled: Jouled, daemon: Daemon) -> None:
+    """What was recorded a moment ago comes out as it was; a policy of nothing answers nothing."""
+    place = daemon.places
+    replay = (
+        "energy", "replay", "--since", "1h", "--config", place.folder / "jouled.toml", "--state-directory", place.state,
+        "--json",
+    )  # fmt: skip
+    jouled("energy")
+    found = jouled(*replay, "--policy", "accurate").json
+    recorded, replayed = found["recorded"], found["replayed"]
+    assert "accurate" in recorded["policies"]
+    assert replayed["statuses"]["ok"] >= recorded["statuses"]["ok"] > 0
+    assert replayed["joules"] == pytest.approx(recorded["joules"], rel=0.02)
+    nothing = jouled(*replay, "--policy", "nothing").json["replayed"]
+    assert (nothing["dynamic_joules"], nothing["statuses"].get("ok", 0)) == (0.0, 0)
+    said = jouled(*replay[:-1], "--policy", "accurate")
+    assert "replayed, simulated" in said.out
+    said = jouled(*replay, "--policy", "acurate")
+    assert (said.status, "no policy 'acurate'; did you mean 'accurate'?" in said.err) == (1, True)

@@ -1,5 +1,8 @@
 """A discrete-event simulation of the daemon: the real router and budget, simulated devices, clock and requests.
 
+It evaluates the router (`python -m tests.bench.router`), and tells what another policy would have cost
+(`jouled energy --replay`).
+
 What the dispatcher does with its event loop happens here in the same order: a request is decided, waits for the budget,
 queues at its device, runs, is settled, and whoever waits first is woken. Energies and times of a request vary around
 the means of its point; the budget is settled with what it took, and learns of it when it has ended. Devices power down
@@ -61,6 +64,7 @@ class Policy(NamedTuple):
 class Request:
     """A request, and how far its energy and time are from the mean of any point, in spreads.
 
+    With `share` its energy is that multiple of the mean of any point, instead.
     `reign` is that of its last dispatch, `turn` counts its waits, `worked_nanoseconds` is what deciding and bookkeeping
     took by the real clock.
     """
@@ -69,6 +73,7 @@ class Request:
     wanted: Constraints
     energy: float
     seconds: float
+    share: float | None = None
     spent_nanojoules: int = 0
     reign: int = 0
     tried: set[str] = field(default_factory=set)
@@ -157,16 +162,25 @@ class Simulation:
     def run(self, arrivals: Iterable[int], rng: np.random.Generator) -> None:
         """Let requests arrive at these moments, in order, and go on until nothing is left to do."""
         moments = list(arrivals)
-        if self._reopening:
-            for moment in range(0, moments[-1], round(STEP_SECONDS * NANO)):
-                self.at(moment, self._step)
         energies = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
         times = np.clip(rng.standard_normal(len(moments)), -SPREADS_LIMIT, SPREADS_LIMIT).tolist()
-        for number, (moment, energy, seconds) in enumerate(zip(moments, energies, times, strict=True), 1):
+        self.play(
+            (int(moment), Request(number, Constraints(int(moment) + DEADLINE_NANOSECONDS), energy, seconds))
+            for number, (moment, energy, seconds) in enumerate(zip(moments, energies, times, strict=True), 1)
+        )
+
+    def play(self, arrivals: Iterable[tuple[int, Request]], until: int = 0) -> None:
+        """Let these requests arrive, in order, and go on until nothing is left to do, or `until` if that is later."""
+        requests = list(arrivals)
+        if self._reopening:
+            for moment in range(0, max(requests[-1][0], until), round(STEP_SECONDS * NANO)):
+                self.at(moment, self._step)
+        self.at(until, lambda: None)
+        for moment, request in requests:
             while self._events and self._events[0][0] <= moment:
                 self._next()
-            self._now = int(moment)
-            self._decide(Request(number, Constraints(self._now + DEADLINE_NANOSECONDS), energy, seconds))
+            self._now = moment
+            self._decide(request)
         while self._events:
             self._next()
 
@@ -279,7 +293,7 @@ class Simulation:
             point, reservation = decision
             self._carry_out()
             request.reign = len(self._reigns) - 1
-            self._submit(Job(request, point, reservation, point.service_seconds))
+            self._submit(Job(request, point, reservation, point.service_seconds * request.wanted.images))
         elif isinstance(decision, Wait):
             request.turn += 1
             self._waiting.append(request)
@@ -316,7 +330,7 @@ class Simulation:
             self.at(self._now + round(took * NANO), partial(self._end_switch, lane, job, self._now, reign))
             return
         job.started = self._now
-        seconds = job.point.seconds * (1 + SECONDS_SPREAD * job.request.seconds)
+        seconds = job.point.seconds * job.request.wanted.images * (1 + SECONDS_SPREAD * job.request.seconds)
         self.at(self._now + max(round(seconds * NANO), 1), partial(self._land, lane, job))
 
     def _expire(self, lane: Lane, job: Job) -> None:
@@ -342,6 +356,8 @@ class Simulation:
         upper, mean = job.reservation.nanojoules, point.dynamic_nanojoules
         spread = min(ENERGY_SPREAD, (upper / mean - 1) / SPREADS_LIMIT)
         spent = upper if lane.broken else int(mean * (1 + spread * request.energy))
+        if request.share is not None and not lane.broken:
+            spent = min(round(mean * request.share), upper)
         known = min(round(mean * (1 + MODEL_UNCERTAINTY)), upper) if self._meter_dead and not lane.broken else spent
         self._spent.append((job.started, self._now, spent))
         request.spent_nanojoules += spent

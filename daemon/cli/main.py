@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, replay, runtime
+from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, replay, runtime, top
 from daemon.client import default_runtime, default_state
 from daemon.version import VERSION
 
@@ -24,6 +24,7 @@ energy.app.command()(replay.replay)
 app.command()(operate.devices)
 app.command()(operate.status)
 app.command()(reload.reload)
+app.command()(top.top)
 app.command()(audit.audit)
 app.command()(classify.classify)
 app.command()(demo.demo)

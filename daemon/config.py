@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -164,6 +164,16 @@ class TlsConfig(Section, frozen=True):
     allow: dict[str, tuple[str, ...]]
 
 
+class LogConfig(Section, frozen=True):
+    """`[log]`: how and from which level on; with `format` auto, what standard error leads to decides how.
+
+    `jouled log-level` changes the level while the daemon runs.
+    """
+
+    format: Literal["auto", "console", "logfmt", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class Config(Section, frozen=True):
     """The whole file.
 
@@ -182,6 +192,7 @@ class Config(Section, frozen=True):
     server: Server = Server()
     meters: MetersConfig = MetersConfig()
     metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
     tls: TlsConfig | None = None
 
 
@@ -191,6 +202,7 @@ NESTED: dict[str, type[Section]] = {
     ".meters": MetersConfig,
     ".meters.account": AccountConfig,
     ".metrics": MetricsConfig,
+    ".log": LogConfig,
     ".tls": TlsConfig,
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from daemon import logs
 from daemon.attribution import Final
 from daemon.classifier import energy_report
 from daemon.clock import NANO, Clock
@@ -25,6 +26,7 @@ from daemon.power import Supply
 from daemon.reload import Reload
 from daemon.status import abort
 from daemon.version import VERSION
+from hal.names import near
 from hal.open import simulated_by
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
@@ -150,6 +152,16 @@ class Control(jouled_pb2_grpc.ControlServicer):
             return pb.SetPolicyReply(previous=self._dispatcher.set_policy(request.name))
         except RequestError as error:
             await abort(context, error)
+
+    async def SetLogLevel(  # noqa: N802
+        self, request: pb.SetLogLevelRequest, context: Context
+    ) -> pb.SetLogLevelReply:
+        """Log from another level on."""
+        if request.level not in logs.LEVELS:
+            known = near(request.level, logs.LEVELS)
+            await abort(context, InvalidRequest("level", f"unknown level {request.level!r}{known}"))
+        previous, logs.threshold.level = logs.threshold.level, request.level
+        return pb.SetLogLevelReply(previous=previous)
 
     async def Reload(self, request: pb.ReloadRequest, context: Context) -> pb.ReloadReply:  # noqa: N802
         """Read the configuration again."""

@@ -19,7 +19,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from daemon import calibration, oip, supervisor
+from daemon import calibration, logs, oip, supervisor
 from daemon.background import repeat
 from daemon.classifier import Classifier
 from daemon.clock import NANO, Clock, boot_id, boot_nanoseconds
@@ -90,6 +90,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
     it cannot start.
     """
     config, stop, hangup = read(), asyncio.Event(), asyncio.Event()
+    logs.configure(config.log.format, config.log.level)
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hangup)):
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     os.umask(SOCKET_UMASK)
@@ -201,7 +202,7 @@ async def _core(
             if journal.set_aside:
                 dispatcher.fill()
             tally = Tally(time.time_ns)
-            dispatcher.listeners.append(tally.ended)
+            dispatcher.listeners += [tally.ended, logs.ended]
             metering.feed.heard = tally.final
             # What loading took is closed before the first request.
             await metering.sample()

@@ -192,6 +192,11 @@ class ControlStub:
                 request_serializer=protos_dot_jouled__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=protos_dot_jouled__pb2.ReloadReply.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/jouled.v1.Control/SetLogLevel',
+                request_serializer=protos_dot_jouled__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=protos_dot_jouled__pb2.SetLogLevelReply.FromString,
+                _registered_method=True)
         self.EnergySummary = channel.unary_unary(
                 '/jouled.v1.Control/EnergySummary',
                 request_serializer=protos_dot_jouled__pb2.EnergySummaryRequest.SerializeToString,
@@ -264,6 +269,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """Logs from this level on: debug, info, warning or error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EnergySummary(self, request, context):
         """What requests cost, summed by policy, variant and device.
         """
@@ -327,6 +339,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=protos_dot_jouled__pb2.ReloadRequest.FromString,
                     response_serializer=protos_dot_jouled__pb2.ReloadReply.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=protos_dot_jouled__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=protos_dot_jouled__pb2.SetLogLevelReply.SerializeToString,
             ),
             'EnergySummary': grpc.unary_unary_rpc_method_handler(
                     servicer.EnergySummary,
@@ -561,6 +578,33 @@ class Control:
             '/jouled.v1.Control/Reload',
             protos_dot_jouled__pb2.ReloadRequest.SerializeToString,
             protos_dot_jouled__pb2.ReloadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jouled.v1.Control/SetLogLevel',
+            protos_dot_jouled__pb2.SetLogLevelRequest.SerializeToString,
+            protos_dot_jouled__pb2.SetLogLevelReply.FromString,
             options,
             channel_credentials,
             insecure,

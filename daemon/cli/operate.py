@@ -72,6 +72,21 @@ def _remarks(device: pb.DeviceState) -> str:
     return ", ".join([*([device.detail] if device.detail else []), *stands_in, *told])
 
 
+def log_level(
+    level: Annotated[str, typer.Argument(help="debug, info, warning or error.")],
+    runtime: Runtime = None,
+    json: AsJson = False,
+) -> None:
+    """Let the daemon log from this level on, until it ends."""
+    place = runtime or default_runtime()
+    with daemon_errors(place):
+        reply = control(place).SetLogLevel(pb.SetLogLevelRequest(level=level), timeout=CALL_SECONDS)
+    if json:
+        print_json({"level": level, "previous": reply.previous})
+    else:
+        print(f"log level {level}, before it was {reply.previous}")
+
+
 @policy.command("list")
 def policy_list(runtime: Runtime = None, json: AsJson = False) -> None:
     """List the policies; the one in force is marked."""

@@ -42,7 +42,7 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
     tensor = pb.Tensor(dtype="uint8", shape=image.shape, data=image.tobytes())
     request = pb.ClassifyRequest(model="digits", tensor=tensor).SerializeToString()
     rows: dict[str, list[float]] = {f"{role}_{what}": [] for role in ("bare", "watched") for what in ("rate", "cpu")}
-    ratios: list[float] = []
+    ratios: dict[str, list[float]] = {"rate": [], "cpu": []}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         address = f"127.0.0.1:{free_port()}"
         running, targets = {}, {}
@@ -61,8 +61,12 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
                 driven = drive.closed(targets[role], requests, CONCURRENCY)
                 rows[f"{role}_rate"].append(driven.requests_per_second)
                 rows[f"{role}_cpu"].append((servers.cpu_seconds(running[role]) - before) / requests)
-            ratios.append(rows["watched_rate"][-1] / rows["bare_rate"][-1])
-    cost = {"cost_percent": 100 * (1 - statistics.median(ratios))}
+            for what, each in ratios.items():
+                each.append(rows[f"watched_{what}"][-1] / rows[f"bare_{what}"][-1])
+    cost = {
+        "cost_percent": 100 * (1 - statistics.median(ratios["rate"])),
+        "cpu_percent": 100 * (statistics.median(ratios["cpu"]) - 1),
+    }
     return {key: statistics.median(values) for key, values in rows.items()} | cost
 
 
@@ -111,6 +115,7 @@ def main() -> None:
             rate, cpu = found[f"{role}_rate"], found[f"{role}_cpu"]
             print(f"  {role:8} {rate:6.0f} requests/s, {cpu * 1e6:6.1f} us of CPU per request")
         print(f"  cost     {found['cost_percent']:6.2f} % of the requests per second (bar: {BAR_PERCENT} %)")
+        print(f"  cost     {found['cpu_percent']:6.2f} % more CPU per request")
         if options.json:
             options.json.write_text(json.dumps(found, indent=2) + "\n")
 

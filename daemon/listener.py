@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from daemon.access import allowed
 from daemon.config import TlsConfig
 from daemon.errors import InvalidRequest, NotAllowed
+from daemon.grpc_core import HardyServer
 from daemon.status import abort
 
 # gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
@@ -37,8 +38,8 @@ LIMITS = [
 ]
 # Over the network, certificates are looked at again after an hour, and calls that still go on then end soon.
 NETWORK_LIMITS = [("grpc.max_connection_age_ms", 3_600_000), ("grpc.max_connection_age_grace_ms", 600_000)]
-# Each call may hold a message of the largest size.
-CALLS_LIMIT = 1000
+# Each call under way takes memory, even one that sends nothing.
+CALLS_LIMIT = 4096
 HANDLERS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -63,9 +64,7 @@ class Listener:
 
     def __init__(self, message_bytes_limit: int, allow: Allow | None = None) -> None:
         options = [*LIMITS, ("grpc.max_receive_message_length", message_bytes_limit)]
-        self.grpc = grpc.aio.server(
-            options=options + (NETWORK_LIMITS if allow is not None else []), maximum_concurrent_rpcs=CALLS_LIMIT
-        )
+        self.grpc = HardyServer(options + (NETWORK_LIMITS if allow is not None else []), CALLS_LIMIT)
         self._allow = allow
 
     def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
@@ -74,7 +73,7 @@ class Listener:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Add the methods of a service, each behind the checks."""
         guarded = {name: self._guard(f"{service}/{name}", handler) for name, handler in handlers.items()}
-        self.grpc.add_registered_method_handlers(service, guarded)  # type: ignore[attr-defined]
+        self.grpc.add_registered_method_handlers(service, guarded)
 
     def _guard(self, method: str, handler: Any) -> Any:
         kind = HANDLERS[handler.request_streaming, handler.response_streaming]

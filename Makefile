@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak packages runtimes install uninstall deb e2e
+.PHONY: help demo test check bench soak packages e2e-packages runtimes install uninstall deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -24,6 +24,7 @@ help:
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
+	@echo "make e2e-packages  install from Debian what boots the container (root)"
 	@echo "make packages  install Prometheus and Chromium from Debian, which some tests need (root)"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
@@ -55,12 +56,19 @@ soak: $(TEST_READY)
 
 # What the tests of metrics, page and clients drive; they skip without it.
 packages:
-	command -v prometheus promtool chromium >/dev/null || { \
+	which prometheus promtool chromium >/dev/null || { \
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus chromium fonts-dejavu-core; }
 	command -v node >/dev/null && command -v npm >/dev/null || { \
 	  apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends nodejs npm; }
+
+# What boots the container; Debian's own Python is the one that the package is for.
+e2e-packages:
+	which debootstrap systemd-nspawn dpkg-deb /usr/bin/python3 >/dev/null || { \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+	    debootstrap systemd-container debian-archive-keyring python3; }
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2

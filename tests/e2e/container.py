@@ -122,7 +122,7 @@ def booted() -> Iterator[Container]:
             nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         leader = 0
         try:
-            leader = _leader(nspawn)
+            leader = _leader(nspawn, Path(name) / "console")
             container = Container(root, leader)
             _wait_for_boot(container)
             yield container
@@ -136,7 +136,7 @@ def booted() -> Iterator[Container]:
             nspawn.wait()
 
 
-def _leader(nspawn: subprocess.Popen[bytes]) -> int:
+def _leader(nspawn: subprocess.Popen[bytes], console: Path) -> int:
     children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
     deadline = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < deadline and nspawn.poll() is None:
@@ -144,7 +144,7 @@ def _leader(nspawn: subprocess.Popen[bytes]) -> int:
             if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
                 return int(child)
         time.sleep(0.05)
-    raise AssertionError("the container did not start")
+    raise AssertionError(f"the container did not start: {console.read_text(errors='replace').strip()}")
 
 
 def _wait_for_boot(container: Container) -> None:

@@ -1,22 +1,28 @@
-"""The installed service under real systemd: what an operator does to it, and what faults do."""
+"""The installed service under real systemd: what an operator does to it, and what faults do.
+
+How long each took is a property of its test, which `python -m tests.bench.faults` sets beside its bar.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from daemon.audit import audit
 from daemon.history import read_journal
 from tests.e2e.clients import Load, classify, policy
+from tests.e2e.hang import hold_until_killed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.container import Container
+
+    Record = Callable[[str, Any], None]
 
 CONFIGURATION = "/etc/jouled/jouled.toml"
 RESTART_SECONDS = 20.0
@@ -71,8 +77,8 @@ def test_a_policy_is_switched(container: Container) -> None:
     container.run("jouled", "policy", "set", "balanced")
 
 
-def test_a_reload_brings_new_policies(container: Container) -> None:
-    """`systemctl reload` reads the policies anew within half a second, requests go on."""
+def test_a_reload_brings_new_policies(container: Container, record_property: Record) -> None:
+    """`systemctl reload` reads the policies anew, requests go on."""
     file = container.path(CONFIGURATION)
     before = file.read_text()
     file.write_text(before + '\n[policy.added]\nstrategy = "saver"\nbudget_watts = 2.0\n')
@@ -85,8 +91,7 @@ def test_a_reload_brings_new_policies(container: Container) -> None:
     assert set(load.ends) == {"OK"}
     container.run("jouled", "policy", "set", "balanced")
     file.write_text(before)
-    print(f"reload: {seconds:.3f} s (bar: 0.5 s)")
-    assert seconds < 0.5
+    record_property("seconds", seconds)
 
 
 def test_an_invalid_reload_is_refused(container: Container) -> None:
@@ -102,7 +107,7 @@ def test_an_invalid_reload_is_refused(container: Container) -> None:
     assert classify(container).policy == in_force
 
 
-def test_killed_it_is_ready_again(container: Container) -> None:
+def test_killed_it_is_ready_again(container: Container, record_property: Record) -> None:
     """After kill -9 under load it serves again, and no acknowledged record is lost."""
     with Load(container) as load:
         killed = time.monotonic()
@@ -116,19 +121,23 @@ def test_killed_it_is_ready_again(container: Container) -> None:
     recorded = set(history.requests.numbers[history.requests.statuses == "ok"].tolist())
     assert set(load.replies) <= recorded
     assert [finding for finding in audit(history) if finding.violations] == []
-    print(f"kill -9 to ready: {seconds:.3f} s (bar: 1.5 s), {len(load.replies)} replies, all recorded")
-    assert seconds < 1.5
+    record_property("seconds", seconds)
 
 
-def test_stopped_in_its_tracks_it_is_ready_again(container: Container) -> None:
+def test_stopped_in_its_tracks_it_is_ready_again(container: Container, record_property: Record) -> None:
     """A daemon that does not turn any more is ended by the watchdog and started again."""
-    (microseconds,) = container.show("WatchdogUSec")
     stopped = time.monotonic()
     os.kill(container.main_pid, signal.SIGSTOP)
-    seconds = container.ready_after(stopped, RESTART_SECONDS)
-    print(f"SIGSTOP to ready: {seconds:.3f} s (bar: {microseconds} + 3 s)")
-    assert microseconds.endswith("s")
-    assert seconds < float(microseconds.removesuffix("s")) + 3
+    record_property("seconds", container.ready_after(stopped, RESTART_SECONDS))
+    assert classify(container).labels[0].name == "0"
+
+
+def test_hanging_it_is_ready_again(container: Container, record_property: Record) -> None:
+    """A daemon whose event loop alone stands still, its other threads alive, is ended by the watchdog as well."""
+    began = time.monotonic()
+    hold_until_killed(container.main_pid, RESTART_SECONDS)
+    record_property("seconds", container.ready_after(began, RESTART_SECONDS))
+    assert classify(container).labels[0].name == "0"
 
 
 def test_a_daemon_that_cannot_start_is_given_up(container: Container) -> None:
@@ -143,16 +152,17 @@ def test_a_daemon_that_cannot_start_is_given_up(container: Container) -> None:
     assert int(container.show("NRestarts")[0]) >= 4
 
 
-def test_stopped_under_load_all_accepted_is_answered(container: Container) -> None:
+def test_stopped_under_load_all_accepted_is_answered(container: Container, record_property: Record) -> None:
     """Every request that was accepted has an answer, and the daemon ends with 0."""
     with Load(container) as load:
+        began = time.monotonic()
         container.run("systemctl", "stop", "jouled")
+        record_property("seconds", time.monotonic() - began)
         state, status, result = container.show("ActiveState", "ExecMainStatus", "Result")
         answered = dict(load.ends)
     assert (state, status, result) == ("inactive", "0", "success")
     history = read_journal(container.root / "var/lib/jouled/journal.db")
     assert set(load.replies) <= set(history.requests.numbers.tolist())
-    print(f"stop under load: {answered}")
     assert set(answered) <= {"OK", "UNAVAILABLE", "CANCELLED"}
 
 

@@ -20,7 +20,7 @@ help:
 	@echo "make test    run the tests and measure their coverage"
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead, its speed beside other servers, and a worker's overhead"
-	@echo "make soak    the long runs: windows of a million simulated requests, kills under load, the ledger's identity"
+	@echo "make soak    the long runs: windows of a million simulated requests, the core from many seeds, kills under load, the ledger"
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
@@ -50,6 +50,7 @@ bench: $(TEST_READY)
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.bench.router --traces all
 	$(BIN)/python -m tests.soak.kills --kills 60
+	$(BIN)/python -m tests.soak.core --first 1000 --seeds 5000
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py

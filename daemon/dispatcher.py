@@ -320,7 +320,7 @@ class Dispatcher:
         flight = self._flying[job]
         if self._call_off(job):
             # Should the daemon die before it is dispatched again, it spent nothing here.
-            self._journal.reserved(flight.request_id, flight.reign, job.point, flight.failed_nanojoules, self._clock())
+            self._journal.reserved(flight.request_id, flight.reign, job.point, 0, self._clock())
             if not flight.landing.done():
                 flight.landing.set_exception(_Recalled())
 

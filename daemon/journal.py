@@ -194,11 +194,17 @@ class Journal:
         return self._append([self._line(record) for record in records])
 
     def failed(self, attempt: FailedAttempt) -> bool:
-        """Record an attempt that failed: nothing more is known of its energy than the bound."""
+        """Record an attempt that failed: nothing more is known of its energy than the bound.
+
+        Should the daemon die before the next one, the request has nothing else reserved.
+        """
         request_id, number, reign, point, started, ended, nanojoules = attempt
         session, point_id = self.store.session, point.journal_id
         return self._append(
-            [["attempt", request_id, number, session, reign, point_id, started, ended, nanojoules, point.provenance]]
+            [
+                ["attempt", request_id, number, session, reign, point_id, started, ended, nanojoules, point.provenance],
+                ["reserved", request_id, session, reign, point_id, 0, ended],
+            ]
         )
 
     def settled(self, finals: list[Final], ranges: list[Range]) -> bool:

@@ -254,6 +254,7 @@ async def hosting(
     *benches: Bench,
     devices: dict[str, DeviceConfig] | None = None,
     meters: MetersConfig | None = None,
+    artifact: Artifact | None = None,
 ) -> AsyncIterator[Host]:
     """Start a host with these devices; its first policy is in force. A bench is opened again by whoever opens it.
 
@@ -267,7 +268,7 @@ async def hosting(
             fleet = Fleet(devices or dict.fromkeys(by_name, PATIENT), clock)
             fleet.register = journal.register
             metering = await open_metering(meters or NO_METERS, fleet.lanes, journal, clock)
-            await fleet.start([make_artifact()])
+            await fleet.start([artifact or make_artifact()])
             try:
                 dispatcher = Dispatcher(fleet, journal, metering, policies, next(iter(policies)), clock, clock)
                 yield Host(clock, journal, fleet, metering, dispatcher)

@@ -65,6 +65,29 @@ def test_killed_after_a_failure(tmp_path: Path) -> None:
     drive(clock, scenario())
 
 
+def test_killed_between_attempts(tmp_path: Path) -> None:
+    """A daemon that dies while a request waits for its second attempt is charged for the first, once."""
+
+    async def scenario() -> None:
+        chip = Bench()
+        async with hosting(tmp_path / "live", clock, {"small": _watts(300)}, chip, Bench("spare")) as host:
+            chip.failures = [DeviceUnavailable("chip", Reason.FAILED)]
+            asked = host.ask(seconds=2.0)
+            await host.until(lambda: host.fleet.lanes["chip"].lost)
+            await turns()
+            with host.journal._moving:
+                shutil.copytree(tmp_path / "live", tmp_path / "killed")
+            asked.cancel()
+            await turns()
+        revived = Journal(tmp_path / "killed", "boot", clock, clock)
+        spent = revived.store.recent("boot", clock(), clock(), NANO)
+        revived.close()
+        assert spent == [(clock(), 200)]
+
+    clock = ManualClock()
+    drive(clock, scenario())
+
+
 def test_every_device_fails(tmp_path: Path) -> None:
     """With no device left the request is refused; what its attempts may have spent is recorded."""
 

@@ -8,6 +8,7 @@ but what it is given, and a second of the daemon's life takes a few milliseconds
 from __future__ import annotations
 
 import asyncio
+import queue
 import selectors
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from daemon import lane as lane_module
+from daemon import tasks
 from daemon.clock import NANO
 from tests.daemon.builders import ManualClock
 
@@ -25,17 +26,21 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from daemon.tasks import Task
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 # A thread that does not hand over by then, by the real clock, hangs.
 PATIENCE_SECONDS = 60.0
+# How often it is looked whether a thread has ended instead of handing over.
+LOOK_SECONDS = 0.01
 
 
 @dataclass(eq=False)
 class _Waiter:
     """A thread that has handed over: what it waits for, and when it wakes where it sleeps."""
 
-    thread: str
+    thread: threading.Thread
     ready: Callable[[], bool]
     wakes: int | None = None
     go: threading.Event = field(default_factory=threading.Event)
@@ -62,7 +67,7 @@ class VirtualTime(ManualClock):
 
     def hand_over(self, ready: Callable[[], bool], wakes: int | None = None) -> None:
         """Let others run until something is true."""
-        waiter = _Waiter(threading.current_thread().name, ready, wakes)
+        waiter = _Waiter(threading.current_thread(), ready, wakes)
         with self._changed:
             self._waiting.append(waiter)
             self._running -= 1
@@ -74,24 +79,20 @@ class VirtualTime(ManualClock):
         with self._changed:
             self._running += 1
 
-    def left(self) -> None:
-        """Count it out again."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify()
-
     def run_threads(self) -> bool:
         """Let every thread that can go on do so, one after the other; tell whether any did."""
-        ran = False
+        ran: threading.Thread | None = None
         with self._changed:
             while True:
-                assert self._changed.wait_for(lambda: self._running == 0, PATIENCE_SECONDS)
+                while self._running and (ran is None or ran.is_alive()):
+                    self._changed.wait(LOOK_SECONDS)
+                self._running = 0
                 able = [waiter for waiter in self._waiting if waiter.ready()]
                 if not able:
-                    return ran
-                first = min(able, key=lambda waiter: (waiter.wakes or 0, waiter.thread))
+                    return ran is not None
+                first = min(able, key=lambda waiter: (waiter.wakes or 0, waiter.thread.name))
                 self._waiting.remove(first)
-                self._running, ran = 1, True
+                self._running, ran = 1, first.thread
                 first.go.set()
 
     def jump(self, seconds: float | None) -> bool:
@@ -103,29 +104,33 @@ class VirtualTime(ManualClock):
         return bool(moments)
 
 
-class Tasks:
+class Arrived:
     """A device's queue, in the place of `queue.SimpleQueue`."""
 
     def __init__(self, time: VirtualTime) -> None:
         self._time = time
-        self._tasks: deque[lane_module.Task] = deque()
+        self._tasks: deque[Task] = deque()
         time.entered()
 
-    def put(self, task: lane_module.Task) -> None:
+    def put(self, task: Task) -> None:
         """Add a task."""
         self._tasks.append(task)
 
-    def empty(self) -> bool:
-        """Tell whether nothing waits."""
-        return not self._tasks
+    def qsize(self) -> int:
+        """Count the tasks."""
+        return len(self._tasks)
 
-    def get(self) -> lane_module.Task:
-        """Wait for a task and take it; with the last one the thread ends."""
-        self._time.hand_over(lambda: bool(self._tasks))
-        task = self._tasks.popleft()
-        if task is lane_module.CLOSE:
-            self._time.left()
-        return task
+    def get(self, timeout: float | None = None) -> Task:
+        """Wait for a task and take it. Raises `queue.Empty` when so many seconds have passed."""
+        wakes = None if timeout is None else self._time() + round(timeout * NANO)
+        self._time.hand_over(lambda: bool(self._tasks) or (wakes is not None and self._time() >= wakes), wakes)
+        return self.get_nowait()
+
+    def get_nowait(self) -> Task:
+        """Take a task. Raises `queue.Empty` where there is none."""
+        if not self._tasks:
+            raise queue.Empty
+        return self._tasks.popleft()
 
 
 class _Selector(selectors.DefaultSelector):
@@ -170,6 +175,6 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def play(time: VirtualTime, coroutine: Coroutine[Any, Any, T], patch: pytest.MonkeyPatch) -> T:
     """Run a coroutine to its end in virtual time, with all devices that it opens."""
-    patch.setattr(lane_module, "queue", SimpleNamespace(SimpleQueue=lambda: Tasks(time)))
+    patch.setattr(tasks, "queue", SimpleNamespace(SimpleQueue=lambda: Arrived(time), Empty=queue.Empty))
     with asyncio.Runner(loop_factory=lambda: _Loop(time)) as runner:
         return runner.run(coroutine)

@@ -227,7 +227,7 @@ class Run:
         beside[0].cancel()
         async with asyncio.timeout(PATIENCE_SECONDS):
             # A device with work left ends it in time that passes only so.
-            while self.time.sleeping or any(not lane._tasks.empty() for lane in host.fleet.lanes.values()):  # noqa: ASYNC110
+            while self.time.sleeping or any(lane._tasks._arrived.qsize() for lane in host.fleet.lanes.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         beside[1].cancel()
         for task in beside:

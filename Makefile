@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak packages e2e-packages runtimes install uninstall deb e2e
+.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -25,6 +25,7 @@ help:
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
 	@echo "make e2e-packages  install from Debian what boots the container (root)"
+	@echo "make docs    build the documentation into build/docs"
 	@echo "make packages  install Prometheus and Chromium from Debian, which some tests need (root)"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
@@ -45,6 +46,8 @@ bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.serve
 	$(BIN)/python -m tests.bench.worker
+	$(BIN)/python -m tests.bench.watched
+	$(BIN)/python -m tests.bench.history
 
 # The tests run short versions of these.
 soak: $(TEST_READY)
@@ -54,6 +57,10 @@ soak: $(TEST_READY)
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py
+
+docs: $(TEST_READY)
+	$(BIN)/uv sync --frozen --inexact --extra docs
+	$(BIN)/mkdocs build --strict --quiet --config-file .ci/mkdocs.yml
 
 # What the tests of metrics, page and clients drive; they skip without it.
 packages:

@@ -73,17 +73,17 @@ class _Families(Collector):
         yield from self._meters()
 
     def _requests(self) -> Iterator[Metric]:
-        tally = self._tally
+        cells = self._tally.cells.values()
         yield _counter(
             "jouled_requests",
             "Requests that ended, by operating point and terminal status; the model alone where nothing ran for them.",
             (*POINT_LABELS, "status"),
-            (((*_labels(served), status), count) for (served, status), count in tally.requests.items()),
+            (((*_labels(cell.served), status), count) for cell in cells for status, count in cell.statuses.items()),
         )
         expected: dict[tuple[str, str], float] = {}
-        for served, right in tally.expected_right.items():
-            key = served.model, served.variant
-            expected[key] = expected.get(key, 0.0) + right
+        for cell in (cell for cell in cells if cell.right):
+            key = cell.served.model, cell.served.variant
+            expected[key] = expected.get(key, 0.0) + cell.right
         yield _counter(
             "jouled_expected_correct_answers",
             "Answers that are expected to be right: the sum of the held-out accuracy of the points that gave them.",
@@ -95,7 +95,8 @@ class _Families(Collector):
             "Seconds from the acceptance of an answered request to its end on the device.",
             labels=("model", "variant", "device"),
         )
-        for names, histogram in _joined((served[:3], histogram) for served, histogram in tally.durations.items()):
+        answered = ((cell.served[:3], cell.durations) for cell in cells if cell.durations.count)
+        for names, histogram in _joined(answered):
             _add(durations, names, histogram)
         yield durations
 
@@ -115,9 +116,12 @@ class _Families(Collector):
             "Dynamic joules of answered requests, final figures.",
             labels=("model", "variant", "device", "provenance"),
         )
-        for names, histogram in _joined(
-            ((*served[:3], provenance), histogram) for (served, provenance), histogram in self._tally.energies.items()
-        ):
+        final = (
+            ((*cell.served[:3], provenance), histogram)
+            for cell in self._tally.cells.values()
+            for provenance, histogram in cell.energies.items()
+        )
+        for names, histogram in _joined(final):
             _add(energies, names, histogram)
         yield energies
 
@@ -236,7 +240,7 @@ def _add(family: HistogramMetricFamily, names: tuple[str, ...], histogram: Histo
         if exemplar is None:
             buckets.append((bound, cumulative))
         else:
-            number = {"request_id": str(exemplar.request_id)}
-            last = SampleExemplar(number, exemplar.value, exemplar.unix_seconds)
+            request_id, value, unix_seconds = exemplar
+            last = SampleExemplar({"request_id": str(request_id)}, value, unix_seconds)
             buckets.append((bound, cumulative, last))
     family.add_metric(names, buckets=buckets, sum_value=histogram.sum)

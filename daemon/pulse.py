@@ -7,19 +7,20 @@ the host that anybody could read at a high rate would tell what other programs c
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from daemon.audit import ANSWERED
 from daemon.books import AccountBook
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
 from daemon.journal import Journal
 from daemon.metering import Metering
 from daemon.points import Point
-from daemon.tally import Served, Tally, served_by
+from daemon.tally import Cell, Served, Tally, served_by
 from hal.device import Kind
 from hal.open import simulated_by
 
@@ -154,9 +155,9 @@ class Pulse:
         now, dispatcher = self._clock(), self._dispatcher
         budget, accounts = dispatcher.budget, self._metering.books.accounts
         self._readings = {_name(each): _read(each, self._readings.get(_name(each))) for each in accounts}
-        statuses: dict[str, int] = {}
-        for (_, status), count in self._tally.requests.items():
-            statuses[status] = statuses.get(status, 0) + count
+        statuses: Counter[str] = Counter()
+        for cell in self._tally.cells.values():
+            statuses += cell.statuses
         return Sample(
             unix_seconds=self._unix() / NANO,
             policy=dispatcher.router.name,
@@ -170,8 +171,8 @@ class Pulse:
             buckets=[bucket for account in accounts for bucket in _buckets(account)],
             devices=self._devices(),
             meters={meter.name: "" if meter.up else meter.detail for meter in self._metering.states},
-            points=[_point(*named, self._tally) for named in self._points().items()],
-            statuses=statuses,
+            points=[_point(point, self._tally.cells.get(served)) for served, point in self._points().items()],
+            statuses=dict(statuses),
         )
 
     def _points(self) -> dict[Served, Point]:
@@ -218,10 +219,10 @@ def _buckets(account: AccountBook) -> list[Bucket]:
     ]
 
 
-def _point(served: Served, point: Point, tally: Tally) -> PointSample:
+def _point(point: Point, cell: Cell | None) -> PointSample:
     margin = f", margin {point.margin}" if point.margin else ""
     steps = f", {point.steps} steps{margin}" if point.kind is Kind.SNN else ""
-    final = [histogram for (each, _), histogram in tally.energies.items() if each == served]
+    final = list(cell.energies.values()) if cell else []
     return PointSample(
         name=f"{point.model}/{point.variant} on {point.device}{steps}",
         model=point.model,
@@ -231,7 +232,7 @@ def _point(served: Served, point: Point, tally: Tally) -> PointSample:
         margin=point.margin,
         accuracy=point.accuracy,
         provenance=point.provenance,
-        answered=tally.answered(served),
+        answered=cell.statuses[ANSWERED] if cell else 0,
         finals=sum(histogram.count for histogram in final),
         joules=sum(histogram.sum for histogram in final),
     )

@@ -15,7 +15,7 @@ from daemon.attribution import Final
 from daemon.audit import ANSWERED
 from daemon.clock import NANO, Clock
 from daemon.journal import Record
-from daemon.ledger import row_id, split_row_id
+from daemon.ledger import row_id
 from daemon.points import Point
 
 # From a spiking network's few nanojoules to the joules of a large one on a processor, two buckets to the decade.
@@ -24,14 +24,12 @@ DURATION_BOUNDS_SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 LATEST = 12
+FOUND_LIMIT = 1000
+NOBODY = (None, None)
 
 
-class Exemplar(NamedTuple):
-    """The last request whose value fell into a bucket."""
-
-    request_id: int
-    value: float
-    unix_seconds: float
+# The last request whose value fell into a bucket: its number, the value, when that was in seconds since 1970.
+Exemplar = tuple[int, float, float]
 
 
 class Histogram:
@@ -48,12 +46,12 @@ class Histogram:
         """Tell how many values there are."""
         return sum(self.counts)
 
-    def observe(self, exemplar: Exemplar) -> None:
-        """Count a value."""
-        bucket = bisect_left(self.bounds, exemplar.value)
+    def observe(self, request_id: int, value: float, unix_seconds: float) -> None:
+        """Count a value of a request."""
+        bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
-        self.exemplars[bucket] = exemplar
-        self.sum += exemplar.value
+        self.exemplars[bucket] = request_id, value, unix_seconds
+        self.sum += value
 
     def add(self, other: Histogram) -> None:
         """Add the values of another histogram of the same bounds; of two exemplars the later one stays."""
@@ -64,7 +62,7 @@ class Histogram:
 
 
 def _moment(exemplar: Exemplar) -> float:
-    return exemplar.unix_seconds
+    return exemplar[2]
 
 
 class Served(NamedTuple):
@@ -93,54 +91,77 @@ class Ended(NamedTuple):
     final: Final | None = None
 
 
+class Cell:
+    """What is counted of one operating point, or of the requests to a model for which nothing ran.
+
+    `statuses` counts terminal statuses, `right` adds up the accuracy expected of its answers. `durations` are those of
+    answers, `energies` their dynamic joules by provenance, final figures only.
+    """
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.statuses: Counter[str] = Counter()
+        self.right = 0.0
+        self.durations = Histogram(DURATION_BOUNDS_SECONDS)
+        self.energies: dict[str, Histogram] = {}
+
+
 class Tally:
     """Counts requests when they end, and their energy when it is final.
 
-    `requests` counts terminal statuses. `expected_right` adds up the accuracy of the points that answered, `durations`
-    are those of answered requests, `energies` their dynamic joules by provenance, final figures only. `latest` are the
-    last requests that are done with.
+    `cells` are what is counted, by what requests were served by; `latest` are the last requests that are done with.
     """
 
     def __init__(self, unix: Clock) -> None:
-        self.requests: Counter[tuple[Served, str]] = Counter()
-        self.expected_right: dict[Served, float] = {}
-        self.durations: dict[Served, Histogram] = {}
-        self.energies: dict[tuple[Served, str], Histogram] = {}
+        self.cells: dict[Served, Cell] = {}
         self.latest: deque[Ended] = deque(maxlen=LATEST)
         self._unix = unix
+        # The same cells, found quickly: this is on the way of every answer.
+        self._of: dict[Point | str, Cell] = {}
         # What has ended and whose figure is not final, by the number of its attempt in the books.
-        self._awaited: dict[int, Ended] = {}
+        self._awaited: dict[int, tuple[Cell, Record]] = {}
+
+    def _find(self, key: Point | str) -> Cell:
+        served = Served(key) if isinstance(key, str) else served_by(key)
+        if len(self._of) >= FOUND_LIMIT:
+            # Models that come and go leave points behind.
+            self._of.clear()
+        cell = self._of[key] = self.cells.setdefault(served, Cell(served))
+        return cell
 
     def ended(self, record: Record) -> None:
         """Count a request, which no attempt runs for any more, by its terminal record."""
-        point, seconds = record.point, (record.ended - record.accepted) / NANO
-        served = served_by(point) if point else Served(record.model)
-        ended = Ended(record.request_id, record.status, served, record.accepted_unix / NANO + seconds, seconds)
-        self.requests[served, record.status] += 1
+        point = record.point
+        key = point or record.model
+        cell = self._of.get(key) or self._find(key)
+        cell.statuses[record.status] += 1
         if record.status == ANSWERED and point is not None:
-            self.expected_right[served] = self.expected_right.get(served, 0.0) + point.accuracy
-            if served not in self.durations:
-                self.durations[served] = Histogram(DURATION_BOUNDS_SECONDS)
-            self.durations[served].observe(Exemplar(record.request_id, seconds, ended.unix_seconds))
+            seconds = (record.ended - record.accepted) / NANO
+            cell.right += point.accuracy
+            cell.durations.observe(record.request_id, seconds, record.accepted_unix / NANO + seconds)
         if record.energy is not None:
-            self._awaited[row_id(record.request_id)] = ended
+            self._awaited[row_id(record.request_id)] = cell, record
         else:
-            self.latest.append(ended)
+            self.latest.append(_done(cell, record, None))
 
     def final(self, finals: list[Final]) -> None:
         """Count the energy of answered requests whose figures are final."""
+        unix_seconds = self._unix() / NANO
+        done: deque[tuple[Cell, Record, Final]] = deque(maxlen=LATEST)
         for final in finals:
-            ended = self._awaited.pop(final.row_id, None)
-            if ended is None:
+            cell, record = self._awaited.pop(final.row_id, NOBODY)
+            if cell is None or record is None:
                 continue
-            self.latest.append(ended._replace(final=final))
-            if ended.status == ANSWERED:
-                key = ended.served, final.provenance.value
-                if key not in self.energies:
-                    self.energies[key] = Histogram(ENERGY_BOUNDS_JOULES)
-                joules = final.dynamic_nanojoules / NANO
-                self.energies[key].observe(Exemplar(split_row_id(final.row_id)[0], joules, self._unix() / NANO))
+            done.append((cell, record, final))
+            if record.status == ANSWERED:
+                histogram = cell.energies.get(final.provenance.value)
+                if histogram is None:
+                    histogram = cell.energies[final.provenance.value] = Histogram(ENERGY_BOUNDS_JOULES)
+                histogram.observe(record.request_id, final.dynamic_nanojoules / NANO, unix_seconds)
+        self.latest.extend(_done(*each) for each in done)
 
-    def answered(self, served: Served) -> int:
-        """Tell how many requests were answered at an operating point."""
-        return self.requests[served, ANSWERED]
+
+def _done(cell: Cell, record: Record, final: Final | None) -> Ended:
+    seconds = (record.ended - record.accepted) / NANO
+    moment = record.accepted_unix / NANO + seconds
+    return Ended(record.request_id, record.status, cell.served, moment, seconds, final)

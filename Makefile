@@ -57,6 +57,7 @@ soak: $(TEST_READY)
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_worker_faults.py -k kill_each_second
 	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/models/test_zoo.py
+	JOULED_SOAK_SECONDS=60 $(BIN)/pytest -q tests/daemon/test_mutations.py
 
 docs: $(TEST_READY)
 	$(BIN)/uv sync --frozen --inexact --extra docs

@@ -48,6 +48,8 @@ bench: $(TEST_READY)
 	$(BIN)/python -m tests.bench.worker
 	$(BIN)/python -m tests.bench.watched
 	$(BIN)/python -m tests.bench.history
+	$(BIN)/python -m tests.bench.batching
+	$(BIN)/python -m tests.bench.overload
 
 # The tests run short versions of these.
 soak: $(TEST_READY)

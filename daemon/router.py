@@ -16,6 +16,10 @@ from daemon.points import Point
 from daemon.power import Power
 from daemon.price import Demand
 
+# How much longer than expected, relative, a queue may take. Filled up to the last deadline, an overloaded device would
+# give each of its answers just in time or just too late.
+QUEUE_MARGIN = 0.25
+
 
 class Constraints(NamedTuple):
     """What a request asks for beyond its model. `deadline` is in the clock's nanoseconds."""
@@ -89,13 +93,14 @@ class Router:
         if power.unready:
             waits = {device: load + power.delay_seconds(device, now) for device, load in waits.items()}
         left = (wanted.deadline - now) / NANO
-        timely = [point for point in living if waits[point.device] + point.service_seconds * images <= left]
+        latest = {device: wait + QUEUE_MARGIN * (loads[device] or 0.0) for device, wait in waits.items()}
+        timely = [point for point in living if latest[point.device] + point.service_seconds * images <= left]
         if power.unready:
             order = self._order_with_down(timely, living, waits, wanted, now)
         else:
             order = self._order(timely, waits, images, now)
         if not timely:
-            return _too_late(living, waits, images, left)
+            return _too_late(living, latest, images, left)
         for point in order:
             reservation = power.reserve(point.device, point.upper_nanojoules * images, now)
             if reservation is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 EMPTY_MESSAGE = bytes(5)
 END_STREAM, END_HEADERS = 1, 4
 

@@ -113,12 +113,12 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
             _bind(inference, config.server.tcp_address, config.tls)
         _bind_socket(inference, places.inference_socket)
         _bind_socket(operator, places.control_socket)
+        if config.metrics.address:
+            await stack.enter_async_context(_web(config.metrics, view))
         # What was made until now lives as long as the process: no collection need look at it again.
         gc.freeze()
         await inference.grpc.start()
         await operator.grpc.start()
-        if config.metrics.address:
-            await stack.enter_async_context(_web(config.metrics, view))
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
         _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
         _beside(stack, repeat("reload", partial(reload.when, hangup)))

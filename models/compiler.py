@@ -239,7 +239,7 @@ def _spiking_finding(
 ) -> Finding:  # fmt: skip
     bench = measure.Bench(candidate.network)
     point = measure.point(bench.run(bench.encode(held_out.pictures()), steps), held_out.labels, steps)
-    remark = f"agrees with the dense network on {100 * candidate.agreement:.2f} % of the judging images"
+    remark = f"agrees with the dense network on {100 * candidate.agreement:.2f} % of the calibration images"
     return Finding(
         f"spiking, {steps} steps, {candidate.step}",
         point.accuracy,

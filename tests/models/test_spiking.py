@@ -1,4 +1,4 @@
-"""Of the ways to set a spiking network the one is taken that does on unseen images what the dense network does."""
+"""Of the ways to set a spiking network the one is taken that does most often what the dense network does."""
 
 from __future__ import annotations
 

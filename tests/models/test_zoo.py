@@ -13,6 +13,8 @@ from hal import artifact
 from hal.loihi_sim import LoihiSim
 from hal.ncs2_sim import Ncs2Sim
 from hal.open import open_device
+from models.errors import DataError
+from models.train import artifacts
 from models.train.artifacts import ENTRIES
 
 if TYPE_CHECKING:
@@ -92,3 +94,11 @@ def test_spiking_accuracy_is_the_claimed_one(name: str, held_out: Images) -> Non
             continue
         accuracy = _accuracy(device, found, held_out, point.steps, point.margin)
         assert accuracy == pytest.approx(point.accuracy, abs=_tolerance(len(held_out), whole, point.accuracy) + 1e-12)
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    """A split that the data set does not have is named beside those that it has, and nothing is written."""
+    network = ZOO / "asl-digits" / "1" / "dnn" / "model.onnx"
+    with pytest.raises(DataError, match="asl-digits: has no split 'hand', only signer, random"):
+        artifacts.make("asl-digits", network, None, tmp_path, tmp_path / "zoo", "", split="hand")
+    assert not (tmp_path / "zoo").exists()

@@ -55,6 +55,7 @@ bench: $(TEST_READY)
 soak: $(TEST_READY)
 	$(BIN)/python -m tests.bench.router --traces all
 	$(BIN)/python -m tests.soak.kills --kills 60
+	$(BIN)/python -m tests.bench.faults --e2e
 	$(BIN)/python -m tests.soak.core --first 1000 --seeds 5000
 	JOULED_SOAK_SECONDS=1800 $(BIN)/pytest -q tests/daemon/test_serving_memory.py
 	JOULED_SOAK_SECONDS=600 $(BIN)/pytest -q tests/daemon/test_serving_ledger.py

@@ -1,6 +1,6 @@
 """Workers that die, hang or talk nonsense under load: no request is left without a status, and all comes back.
 
-Each prints its figures. `JOULED_SOAK_SECONDS` makes the storm of kills longer.
+Each records its figures for `python -m tests.bench.faults`. `JOULED_SOAK_SECONDS` makes the storm of kills longer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.daemon.conftest import StartDaemon
     from tests.daemon.serving import Daemon
 
+    Record = Callable[[str, Any], None]
+
 POLICY = """
 [policy.pinned]
 strategy = "pin"
@@ -39,7 +41,7 @@ budget_watts = 1000.0
 """
 MAY_LOG = ["device lost", "device unavailable"]
 SOAK_SECONDS = float(os.environ.get("JOULED_SOAK_SECONDS", "10"))
-# What a fault may take until the host is itself again; the figures that count are printed.
+# What a fault may take until the host is itself again; the figures that count are recorded.
 PATIENCE_SECONDS = 60.0
 
 
@@ -113,7 +115,7 @@ def _serves_again(daemon: Daemon, image: NDArray[np.uint8]) -> None:
     assert (reply.device, reply.fallback_of) == ("accelerator", "")
 
 
-def test_kill_each_second(stick: Daemon, image: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:
+def test_kill_each_second(stick: Daemon, image: NDArray[np.uint8], record_property: Record) -> None:
     """A worker that is killed each second: every request is answered, by the fallback meanwhile, and it comes back."""
     assert stick.classify(image).device == "accelerator"
     before, respawns = _descriptors(stick), []
@@ -121,9 +123,9 @@ def test_kill_each_second(stick: Daemon, image: NDArray[np.uint8], capsys: pytes
         began = time.monotonic()
         while time.monotonic() - began < SOAK_SECONDS:
             respawns.append(_kill(stick, load, tick=time.monotonic() + 1.0))
-    with capsys.disabled():
-        median, longest = np.median(respawns), max(respawns)
-        print(f"\nSIGKILL x {len(respawns)}: {load}; respawned in {median:.2f} s, at most {longest:.2f} s")
+    record_property("respawn_seconds", float(np.median(respawns)))
+    record_property("longest_respawn_seconds", max(respawns))
+    record_property("load", str(load))
     assert load.sent == load.requests
     assert load.statuses == []
     assert {reply.fallback_of for reply in load.replies if reply.device == "substitute"} == {"accelerator"}
@@ -151,7 +153,7 @@ def _descriptors(daemon: Daemon) -> int:
     return psutil.Process(daemon.process.pid).num_fds()
 
 
-def test_stopped(stick: Daemon, image: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:
+def test_stopped(stick: Daemon, image: NDArray[np.uint8], record_property: Record) -> None:
     """A worker that stands still is noticed at the device's time limit, killed and replaced."""
     with loading(stick, image) as load:
         _until(lambda: load.requests > 20, "the load runs")
@@ -161,8 +163,8 @@ def test_stopped(stick: Daemon, image: NDArray[np.uint8], capsys: pytest.Capture
         noticed = _until(lambda: _lost(stick), "the hang is noticed")
         _until(lambda: any(reply.fallback_of for reply in load.replies), "the fallback answers")
         _serves_again(stick, image)
-    with capsys.disabled():
-        print(f"\nSIGSTOP: noticed after {noticed:.2f} s; {load}")
+    record_property("noticed_seconds", noticed)
+    record_property("load", str(load))
     assert load.sent == load.requests
     assert load.statuses == []
     assert not worker.is_running()
@@ -177,9 +179,7 @@ DEEDS = {
 
 
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
-def test_driver_misbehaves(
-    strange: Daemon, image: NDArray[np.uint8], deed: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_driver_misbehaves(strange: Daemon, image: NDArray[np.uint8], deed: int, record_property: Record) -> None:
     """A driver that aborts, hangs or answers nonsense: the very request is answered by the fallback, and flagged."""
     image = _picture(strange_worker.WELL)
     with loading(strange, image) as load:
@@ -188,8 +188,7 @@ def test_driver_misbehaves(
         reply = strange.classify(_picture(deed))
         seconds = time.monotonic() - started
         _serves_again(strange, image)
-    with capsys.disabled():
-        print(f"\ndeed {deed}: fallback after {seconds:.2f} s; {load}")
+    record_property("fallback_seconds", seconds)
     assert (reply.device, reply.fallback_of, reply.simulated) == ("substitute", "accelerator", True)
     said = any("worker says" in line and "terminate called" in line for line in strange.log)
     assert said == (deed == strange_worker.ABORT)

@@ -4,7 +4,8 @@
 
 Both have the shipped configuration and are driven in turn, eight requests at a time, by the same client. The watched
 one is scraped each second, with exemplars, and tells an open page each second; who reads runs beside, at the lowest
-priority. The other one has no HTTP server, and neither tally nor samples.
+priority. The other one has no HTTP server, and neither tally nor samples. The daemons have one core of the host, and
+who drives and reads has another: where the kernel puts them otherwise makes more of a difference.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ def measure(rounds: int, requests: int) -> dict[str, float]:
             folder = Path(name, role)
             folder.mkdir()
             command = [sys.executable, "-m", "tests.bench.watched", "--serve", str(folder), "--metrics", metrics]
-            running[role] = stack.enter_context(servers.started(command))
+            running[role] = stack.enter_context(servers.started(["taskset", "-c", "0", *command]))
             targets[role] = drive.Target(f"unix:{folder / 'run' / 'jouled.sock'}", METHOD, request)
             servers.wait_until_it_answers(running[role], targets[role])
             drive.closed(targets[role], requests, CONCURRENCY)
-        stack.enter_context(servers.started([sys.executable, "-m", "tests.bench.watched", "--read", address]))
+        reader = [sys.executable, "-m", "tests.bench.watched", "--read", address]
+        stack.enter_context(servers.started(["taskset", "-c", "1", *reader]))
         for number in range(rounds):
             for role in ("bare", "watched") if number % 2 else ("watched", "bare"):
                 before = servers.cpu_seconds(running[role])
@@ -99,8 +101,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What metrics and an open page cost at full load.")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--metrics", default="", help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
@@ -110,6 +112,7 @@ def main() -> None:
     elif options.read:
         _read(options.read)
     else:
+        os.sched_setaffinity(0, {1})
         found = measure(options.rounds, options.requests)
         for role in ("bare", "watched"):
             rate, cpu = found[f"{role}_rate"], found[f"{role}_cpu"]

@@ -13,7 +13,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall deb e2e
+.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall arm64 deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -21,6 +21,7 @@ help:
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead, its speed beside other servers, and a worker's overhead"
 	@echo "make soak    the long runs: windows of a million simulated requests, the core from many seeds, kills under load, the ledger"
+	@echo "make arm64   ask the package index for a wheel of each locked package for arm64"
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
 	@echo "make e2e     try the package under real systemd in a container (root)"
@@ -85,6 +86,15 @@ e2e-packages:
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2
+
+# Debian 12 on arm64 has glibc 2.36: every locked package has a wheel that runs there, or pip names the one that has none.
+arm64: $(UV_READY)
+	$(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --output-file .cache/core.txt
+	for version in 3.11 3.12 3.13; do \
+	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps --only-binary=:all: --target .cache/arm64 \
+	    --python-version $$version --platform manylinux2014_aarch64 \
+	    $(foreach minor,17 24 26 27 28 31 34 35 36,--platform manylinux_2_$(minor)_aarch64) -r .cache/core.txt || exit 1; \
+	done
 
 deb: $(UV_READY)
 	systemd/deb/build.sh

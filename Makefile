@@ -89,6 +89,7 @@ runtimes: $(TEST_READY)
 
 # Debian 12 on arm64 has glibc 2.36: every locked package has a wheel that runs there, or pip names the one that has none.
 arm64: $(UV_READY)
+	mkdir -p .cache
 	$(BIN)/uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --output-file .cache/core.txt
 	for version in 3.11 3.12 3.13; do \
 	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps --only-binary=:all: --target .cache/arm64 \

@@ -14,6 +14,7 @@ from daemon.audit import Finding, audit
 from daemon.budget import Limit
 from daemon.history import History, NoJournal, Requests, Session, read_journal
 from daemon.journal import Journal, Record
+from daemon.journal_schema import VERSION
 from daemon.ledger import Energy
 from daemon.windows import Reign, Spending, worst_windows
 from tests.daemon.builders import ManualClock, make_point
@@ -251,7 +252,7 @@ def test_no_journal(tmp_path: Path) -> None:
         (tmp_path, "no such file"),
         (text, "file is not a database"),
         (other, "no journal, it has no table 'reigns'"),
-        (old, "its format is 1, this release reads 3; a daemon that starts on an older journal brings it up"),
+        (old, f"its format is 1, this release reads {VERSION}; a daemon that starts on an older journal brings it up"),
     ):
         with pytest.raises(NoJournal) as raised:
             read_journal(path)

@@ -25,7 +25,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "images": 100, "seconds": 2e-3, "seconds_spread": 1e-4, "dynamic_joules": 3e-7, "dynamic_joules_spread": 1e-8,
     }  # fmt: skip
     point = {
-        "model": "toy", "version": "1", "variant": "snn", "digest": "d" * 64, "steps": 4, "margin": 0,
+        "model": "toy", "version": "1", "variant": "snn", "digest": make_artifact().digest, "steps": 4, "margin": 0,
         "inputs": "four images", "saturated": figures, "half_load": figures, "upper_joules": 9e-7,
     }  # fmt: skip
     device = {

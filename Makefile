@@ -1,5 +1,6 @@
 # Each target sets itself up: from a bare clone, python3 (3.11 or later) and make are enough.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 PYTEST_ARGS ?=
 UV_VERSION := 0.13.9
 
@@ -13,7 +14,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall arm64 deb e2e
+.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall versions arm64 deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -21,6 +22,7 @@ help:
 	@echo "make check   check format, lint, types, import contracts and the lock file"
 	@echo "make bench   measure the daemon's overhead, its speed beside other servers, and a worker's overhead"
 	@echo "make soak    the long runs: windows of a million simulated requests, the core from many seeds, kills under load, the ledger"
+	@echo "make versions  install the wheel and run the tests on each Python of PYTHONS"
 	@echo "make arm64   ask the package index for a wheel of each locked package for arm64"
 	@echo "make deb     build a Debian package, which installs without a network"
 	@echo "make install, make uninstall  put the daemon on this host, into /opt/jouled, or take it off (root)"
@@ -86,6 +88,19 @@ e2e-packages:
 
 runtimes: $(TEST_READY)
 	$(BIN)/jouled runtime install loihi ncs2
+
+# The wheel and the suite on every Python that is supported.
+versions: $(UV_READY)
+	rm -rf .cache/wheel
+	$(BIN)/uv build --quiet --wheel --out-dir .cache/wheel
+	for python in $(PYTHONS); do \
+	  environment=$(CURDIR)/.cache/versions/$$(basename $$python); \
+	  UV_PROJECT_ENVIRONMENT=$$environment $(BIN)/uv sync --quiet --frozen --python $$python \
+	    --no-install-project --extra test --extra demo --extra compile && \
+	  VIRTUAL_ENV=$$environment $(BIN)/uv pip install --quiet --no-deps --reinstall .cache/wheel/*.whl && \
+	  (cd / && $$environment/bin/python -m hal.snn.fast && $$environment/bin/jouled demo) && \
+	  $$environment/bin/pytest $(PYTEST_ARGS) || exit 1; \
+	done
 
 # Debian 12 on arm64 has glibc 2.36: every locked package has a wheel that runs there, or pip names the one that has none.
 arm64: $(UV_READY)

@@ -24,6 +24,8 @@ LIMITS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),
     ("grpc.http.overload_protection", 0),
+    # What comes beyond is closed at once. The connections of all servers leave room in the usual 1024 open files.
+    ("grpc.max_allowed_incoming_connections", 256),
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_connection_idle_ms", 600_000),
     # Soft limit and hard one; between them calls are refused at random.

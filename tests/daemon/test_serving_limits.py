@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -74,3 +75,14 @@ def test_compressed_beyond_the_limit(daemon: Daemon) -> None:
     assert isinstance(caught.value, grpc.Call)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.value.details() == "Decompressed message larger than max"
+
+
+def test_connections_beyond_the_limit(daemon: Daemon) -> None:
+    """A connection too many is closed at once, and there is room again when others end."""
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", daemon.places.port)
+        silent = [
+            stack.enter_context(socket.create_connection(address, CALL_SECONDS))
+            for _ in range(LIMIT["grpc.max_allowed_incoming_connections"] + 8)
+        ]
+        assert silent[-1].recv(1) == b""

@@ -34,11 +34,11 @@ def scan(folder: Path, model: str = "*", trusted: Sequence[str] = ()) -> Reposit
     """
     found = Repository()
     try:
+        if not folder.is_dir():
+            raise ArtifactError(str(folder), "the repository is not a folder")
         variants = _variants(folder, model)
     except OSError as error:
         raise ArtifactError(str(folder), error.strerror or "cannot be read") from None
-    if not folder.is_dir():
-        raise ArtifactError(str(folder), "the repository is not a folder")
     for path in variants:
         try:
             if any(part.is_symlink() for part in (path, path.parent, path.parent.parent)):

@@ -119,6 +119,10 @@ class Budget:
         drain_watts = self._limit.burst_watts - self.static_watts
         return max(self._filled - drain_watts * max(now - self._filled_at, 0), 0.0)
 
+    def used_nanojoules(self, now: int) -> int:
+        """Give what a window that ends now holds: what was spent, and static power."""
+        return self.spent_nanojoules(now) + self.static_nanojoules
+
     def spent_nanojoules(self, now: int) -> int:
         """Give the settled energy of the window that ends now, static power left out."""
         return self._totals[-1] - self._totals[bisect_right(self._ends, now - self._limit.window_nanoseconds)]

@@ -149,8 +149,10 @@ class Fleet:
         lane.reopening = device.reopening()
         self.came_up(lane, self._calibration.static_watts(lane.name, device.static_watts()))
 
-    async def put(self, name: str, artifacts: list[Artifact]) -> None:
+    async def put(self, name: str, artifacts: list[Artifact]) -> list[Artifact]:
         """Serve these artifacts as the model `name`, in place of those that it had; none takes it off the devices.
+
+        Gives those that it had.
 
         What is queued on a device is still answered. What is there already stays loaded. A device that is not up loads
         and unloads when it comes up.
@@ -169,6 +171,7 @@ class Fleet:
         await asyncio.gather(*(self._change(lane) for lane in self.lanes.values() if lane.health.usable))
         self.complete = self.complete and not any(model.problems for model in self.versions())
         self.changed.set()
+        return list(had.values())
 
     def _enter(self, artifacts: list[Artifact]) -> None:
         """Take artifacts among those that are to be loaded."""

@@ -96,7 +96,7 @@ class LoadReports(orca_service_pb2_grpc.OpenRcaServiceServicer):
         while self._counts[1].moment <= now - window:
             self._counts.popleft()
         before, seconds = self._counts[0], window / NANO
-        used = self._budget.spent_nanojoules(now) + self._budget.static_nanojoules
+        used = self._budget.used_nanojoules(now)
         report = self._report = OrcaLoadReport(
             application_utilization=used / limit if limit else 1.0,
             rps_fractional=(self._ended - before.ended) / seconds,

@@ -40,13 +40,13 @@ class ModelControl:
     async def load(self, name: str) -> None:
         """Read a model of the repository anew, in all its versions, and serve it as it is there now.
 
-        Raises `NotFound`; `ModelRefused` where nothing of it can be served, or `PolicyRefused` where a policy has no
-        room for what the devices would draw with it.
+        A model that cannot be served as it is now stays what it was. Raises `NotFound`; `ModelRefused` where nothing of
+        it can be served, or `PolicyRefused` where a policy has no room for what the devices would draw with it.
         """
         async with self._one_at_a_time:
             found = await self._read(name)
             fleet = self._dispatcher.fleet
-            await fleet.put(name, found.artifacts)
+            before = await fleet.put(name, found.artifacts)
             models = fleet.models[name].values()
             problems = [problem for model in models for problem in model.problems]
             try:
@@ -54,7 +54,7 @@ class ModelControl:
                 if problems and not any(model.points for model in models):
                     raise ModelRefused("; ".join(problems))
             except (PolicyRefused, ModelRefused) as error:
-                await fleet.put(name, [])
+                await fleet.put(name, before)
                 log.error("model not loaded", model=name, reason=str(error))
                 raise
             log.info("model loaded", model=name, versions=list(fleet.models[name]), problems=problems)

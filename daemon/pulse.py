@@ -163,7 +163,7 @@ class Pulse:
             policy=dispatcher.router.name,
             window_seconds=budget.limit.window_nanoseconds / NANO,
             limit_joules=budget.limit.nanojoules / NANO,
-            used_joules=(budget.spent_nanojoules(now) + budget.static_nanojoules) / NANO,
+            used_joules=budget.used_nanojoules(now) / NANO,
             reserved_joules=budget.reserved_nanojoules / NANO,
             overruns=dispatcher.settlement.overruns,
             journal_gaps=self._journal.gaps,

@@ -25,6 +25,7 @@ from daemon.journal_store import MAINTENANCE
 from daemon.points import Point
 from daemon.router import Constraints
 from daemon.simulation import Policy, Request, Simulation
+from daemon.tally import Served, served_by
 from hal.device import Cost
 
 # Of a request whose deadline was not recorded.
@@ -52,16 +53,6 @@ WHERE accepted_unix >= ?1 AND accepted_unix < ?2)
 """
 
 
-class Key(NamedTuple):
-    """What tells operating points apart."""
-
-    model: str
-    variant: str
-    device: str
-    steps: int
-    margin: int
-
-
 class Row(NamedTuple):
     """A recorded request: when it was accepted and how long it could wait, in nanoseconds; its part of the batch."""
 
@@ -69,7 +60,7 @@ class Row(NamedTuple):
     patience: int
     images: int
     status: str
-    key: Key
+    key: Served
     accuracy: float
     nanojoules: int
     seconds: float
@@ -121,7 +112,7 @@ def read(path: Path, since_unix: int, until_unix: int) -> Recording:
     together = Counter((row[6], row[11], row[12]) for row in found)
     rows = [
         Row(
-            accepted, patience, images, status, Key(*key), accuracy, nanojoules,
+            accepted, patience, images, status, Served(*key), accuracy, nanojoules,
             (ended - started) / NANO / together[key[2], started, ended],
         )
         for accepted, patience, images, status, *key, accuracy, nanojoules, started, ended in found
@@ -199,9 +190,9 @@ class _Means(NamedTuple):
     seconds: float
 
 
-def _learned(rows: Sequence[Row]) -> dict[Key, _Means]:
+def _learned(rows: Sequence[Row]) -> dict[Served, _Means]:
     """Give the mean energy and time of an image at each operating point that answered some."""
-    answered: dict[Key, list[Row]] = defaultdict(list)
+    answered: dict[Served, list[Row]] = defaultdict(list)
     for row in rows:
         if row.status == ANSWERED and row.nanojoules:
             answered[row.key].append(row)
@@ -214,8 +205,8 @@ def _learned(rows: Sequence[Row]) -> dict[Key, _Means]:
     }
 
 
-def _as_recorded(point: Point, learned: Mapping[Key, _Means]) -> Point:
-    means = learned.get(Key(point.model, point.variant, point.device, point.steps, point.margin))
+def _as_recorded(point: Point, learned: Mapping[Served, _Means]) -> Point:
+    means = learned.get(served_by(point))
     if means is None:
         return point
     upper = max(point.upper_nanojoules, round(means.nanojoules))
@@ -225,7 +216,7 @@ def _as_recorded(point: Point, learned: Mapping[Key, _Means]) -> Point:
     )  # fmt: skip
 
 
-def _request(number: int, row: Row, begin: int, learned: Mapping[Key, _Means]) -> Request:
+def _request(number: int, row: Row, begin: int, learned: Mapping[Served, _Means]) -> Request:
     """Make a request of a recorded one; one that nothing answered costs the mean of any point."""
     means = learned.get(row.key)
     share = row.nanojoules / (means.nanojoules * row.images) if means and row.status == ANSWERED else 1.0

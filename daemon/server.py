@@ -163,7 +163,7 @@ def _summary(dispatcher: Dispatcher, clock: Clock) -> str:
     """Say in a line how the daemon fares."""
     budget, lanes = dispatcher.budget, dispatcher.fleet.lanes.values()
     window = budget.limit.window_nanoseconds
-    used = (budget.spent_nanojoules(clock()) + budget.static_nanojoules) / window
+    used = budget.used_nanojoules(clock()) / window
     return (
         f"policy {dispatcher.router.name}, {used:.3g} W of {budget.limit.nanojoules / window:.3g} W over the last "
         f"{window / NANO:g} s, {sum(not lane.lost for lane in lanes)} of {len(lanes)} devices up"

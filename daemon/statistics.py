@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from daemon.audit import ANSWERED
 from daemon.journal import Record
 
 
@@ -59,7 +60,7 @@ class Statistics:
         if record.energy is not None and record.first == 0:
             sums.executions += 1
             sums.batches.setdefault(record.batch, Duration()).add(compute)
-        if record.status != "ok":
+        if record.status != ANSWERED:
             sums.fail.add(record.ended - record.accepted)
             return
         sums.images += record.images

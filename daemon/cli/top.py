@@ -32,6 +32,7 @@ from daemon.clock import NANO
 SILENT_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 EVENTS_KEPT = 50
+POINTS_SHOWN = 6
 BARS = "▁▂▃▄▅▆▇█"
 HEALTH_STYLES = {"up": "green", "degraded": "yellow", "starting": "yellow", "lost": "bold red", "shed": "bold red"}
 
@@ -73,23 +74,24 @@ class Screen:
         if self.present is None:
             yield Text(f"waiting for {self.address} {self.gone}")
             return
-        layout = Layout()
-        points = min(len(self._points()), 6) + 3
+        sample = self.present["sample"]
+        layout, points = Layout(), _used(sample)[:POINTS_SHOWN]
         layout.split_column(
-            Layout(self._head(console.width), size=5),
-            Layout(self._devices(), size=len(self.present["sample"]["devices"]) + 3),
-            Layout(self._answers(), size=points),
+            Layout(self._head(sample, console.width), size=5),
+            Layout(_devices(sample), size=len(sample["devices"]) + 3),
+            Layout(self._answers(points), size=len(points) + 3),
             Layout(name="rest"),
         )
         layout["rest"].split_row(
-            Layout(Panel(self._latest(), title="latest requests", title_align="left", box=box.ROUNDED), ratio=3),
+            Layout(
+                Panel(_latest(self.present["latest"]), title="latest requests", title_align="left", box=box.ROUNDED),
+                ratio=3,
+            ),
             Layout(Panel(self._events(), title="events", title_align="left", box=box.ROUNDED), ratio=2),
         )
         yield layout
 
-    def _head(self, width: int) -> RenderableType:
-        assert self.present is not None  # noqa: S101
-        sample = self.present["sample"]
+    def _head(self, sample: dict[str, Any], width: int) -> RenderableType:
         title = Text.assemble(
             ("jouled ", "bold"), ("policy ", "dim"), (sample["policy"], "bold green"), "   ",
             ("power ", "dim"), (watts(sum(sample["watts"].values())), "bold"), "   ",
@@ -110,29 +112,9 @@ class Screen:
         levels = [sum(moment["watts"].values()) for moment in self.moments[-max(width - 12, 10) :]]
         return Panel(Group(title, bar, Text.assemble(("power  ", "dim"), sparkline(levels))), box=box.ROUNDED)
 
-    def _devices(self) -> Table:
-        assert self.present is not None  # noqa: S101
-        sample = self.present["sample"]
-        table = _table("device", "kind", "health", "power state", "draws", "total", "queued")
-        for device in sample["devices"]:
-            mine = [each for each in sample["buckets"] if device["name"] in each["device"].split("+")]
-            drawn = next((each for name, each in sample["watts"].items() if device["name"] in name.split("+")), 0.0)
-            kind = "simulated" if device["simulated"] else "real"
-            table.add_row(
-                device["name"], kind, Text(device["health"], HEALTH_STYLES.get(device["health"], "")), device["power"],
-                watts(drawn), f"{joules(sum(each['nanojoules'] for each in mine))}, "
-                f"{mine[0]['provenance'] if mine else ''}", str(device["queued"]),
-            )  # fmt: skip
-        return table
-
-    def _points(self) -> list[dict[str, Any]]:
-        assert self.present is not None  # noqa: S101
-        used = [point for point in self.present["sample"]["points"] if point["answered"]]
-        return sorted(used, key=lambda point: -point["answered"])
-
-    def _answers(self) -> Table:
+    def _answers(self, points: list[dict[str, Any]]) -> Table:
         table = _table("operating point", "accuracy", "per second", "answers", "dynamic each", "figures")
-        for point in self._points()[:6]:
+        for point in points:
             each = joules(point["joules"] / point["finals"] * NANO) if point["finals"] else ""
             table.add_row(
                 point["name"], f"{point['accuracy']:.2%}", f"{self._rate(point['name']):.1f}", str(point["answered"]),
@@ -146,18 +128,6 @@ class Screen:
         seconds = last["unix_seconds"] - first["unix_seconds"]
         return (last["answered"].get(name, 0) - first["answered"].get(name, 0)) / seconds if seconds > 0 else 0.0
 
-    def _latest(self) -> Table:
-        assert self.present is not None  # noqa: S101
-        table = _table("request", "status", "answered by", "dynamic", "figures")
-        for each in self.present["latest"]:
-            where = f"{each['model']}/{each['variant']} on {each['device']}" if each["device"] else "nothing"
-            ran = bool(each["provenance"])
-            table.add_row(
-                str(each["request_id"]), each["status"], where, joules(each["dynamic_nanojoules"]) if ran else "",
-                each["provenance"],
-            )  # fmt: skip
-        return table
-
     def _events(self) -> Text:
         text = Text()
         for event in self.events:
@@ -165,6 +135,37 @@ class Screen:
             text.append(f"{moment:%H:%M:%S} ", "dim")
             text.append(event["text"] + "\n", "bold red" if event["grave"] else "")
         return text
+
+
+def _devices(sample: dict[str, Any]) -> Table:
+    table = _table("device", "kind", "health", "power state", "draws", "total", "queued")
+    for device in sample["devices"]:
+        mine = [each for each in sample["buckets"] if device["name"] in each["device"].split("+")]
+        drawn = next((each for name, each in sample["watts"].items() if device["name"] in name.split("+")), 0.0)
+        kind = "simulated" if device["simulated"] else "real"
+        table.add_row(
+            device["name"], kind, Text(device["health"], HEALTH_STYLES.get(device["health"], "")), device["power"],
+            watts(drawn), f"{joules(sum(each['nanojoules'] for each in mine))}, "
+            f"{mine[0]['provenance'] if mine else ''}", str(device["queued"]),
+        )  # fmt: skip
+    return table
+
+
+def _used(sample: dict[str, Any]) -> list[dict[str, Any]]:
+    used = [point for point in sample["points"] if point["answered"]]
+    return sorted(used, key=lambda point: -point["answered"])
+
+
+def _latest(requests: list[dict[str, Any]]) -> Table:
+    table = _table("request", "status", "answered by", "dynamic", "figures")
+    for each in requests:
+        where = f"{each['model']}/{each['variant']} on {each['device']}" if each["device"] else "nothing"
+        ran = bool(each["provenance"])
+        table.add_row(
+            str(each["request_id"]), each["status"], where, joules(each["dynamic_nanojoules"]) if ran else "",
+            each["provenance"],
+        )  # fmt: skip
+    return table
 
 
 def _table(*columns: str) -> Table:

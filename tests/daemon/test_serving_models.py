@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def changing(tmp_path: Path) -> Path:
 def controlled(changing: Path) -> Iterator[Daemon]:
     """Run a daemon whose clients may load and unload models."""
     config = configuration(ROOMY, start="roomy", devices=CPU, repository=changing) + CONTROLLED
-    with running(config, may_log=["artifact refused", "model not loaded"]) as daemon:
+    with running(config, may_log=["artifact refused", "artifact not loaded", "model not loaded"]) as daemon:
         yield daemon
 
 
@@ -120,6 +121,19 @@ def test_what_cannot_be_loaded_changes_nothing(controlled: Daemon, changing: Pat
         _load(controlled)
     assert damaged.value.code() is Code.FAILED_PRECONDITION
     assert str(damaged.value.details()).startswith("tiny/1/dnn: model.bin has ")
+    assert _infer(controlled) == before
+
+
+def test_what_no_device_takes_leaves_the_model_as_it_was(controlled: Daemon, changing: Path) -> None:
+    """A manifest that lies is found out by the device only: the load is refused, and what was loaded is served on."""
+    before = _infer(controlled)
+    manifest = changing / "tiny" / "1" / "dnn" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "labels": content["labels"][:-1]}))
+    with pytest.raises(grpc.RpcError) as refused:
+        _load(controlled)
+    assert refused.value.code() is Code.FAILED_PRECONDITION
+    assert refused.value.details() == "cpu: tiny/dnn: 10 scores for 9 labels"
     assert _infer(controlled) == before
 
 

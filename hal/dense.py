@@ -1,4 +1,4 @@
-"""Run a dense artifact's OpenVINO IR on the host CPU. The one file that imports OpenVINO's current release."""
+"""Run a dense artifact, OpenVINO's IR or ONNX, on the host CPU. The one file that imports its current release."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from hal.artifact import Artifact
 
-XML, BIN = "model.xml", "model.bin"
+XML, BIN, ONNX = "model.xml", "model.bin", "model.onnx"
+# The key of ONNX for weights in another file, which OpenVINO would read out of the working folder.
+OUTSIDE = b"location"
 
 
 class DenseNetwork:
@@ -29,12 +31,9 @@ class DenseNetwork:
     """
 
     def __init__(self, artifact: Artifact, *, threads: int, half_precision: bool = False) -> None:
-        files = artifact.files
-        if XML not in files or BIN not in files:
-            raise ArtifactError(artifact.name, f"{XML} and {BIN} are needed")
         core = ov.Core()
         try:
-            model = core.read_model(files[XML], files[BIN])
+            model = _read(core, artifact)
             if half_precision:
                 _round_to_half(model)
             shape = [int(extent) for extent in model.input(0).get_partial_shape().get_max_shape()][1:]
@@ -67,6 +66,18 @@ class DenseNetwork:
         self._request.infer()
         scores: NDArray[np.float32] = self._request.get_output_tensor().data.reshape(len(images), -1).copy()
         return scores
+
+
+def _read(core: ov.Core, artifact: Artifact) -> ov.Model:
+    """Read the IR, or where there is none the ONNX."""
+    files = artifact.files
+    if XML in files and BIN in files:
+        return core.read_model(files[XML], files[BIN])
+    if ONNX not in files:
+        raise ArtifactError(artifact.name, f"{XML} and {BIN}, or {ONNX}, are needed")
+    if OUTSIDE in files[ONNX]:
+        raise ArtifactError(artifact.name, f"{ONNX} must hold its weights itself; it has {OUTSIDE.decode()!r} in it")
+    return core.read_model(files[ONNX])
 
 
 def _round_to_half(model: ov.Model) -> None:

@@ -62,7 +62,7 @@ class Options:
 
     `steps` is the number of time steps to calibrate for, `images` how many calibration images are used. `labels`
     replace the names that the data set has. `command` is what the manifest says made it. With `compact`, the dense
-    network stores its weights in 8 bits.
+    network stores its weights in 8 bits, as ONNX alone.
     """
 
     mean: tuple[float, ...] = ()
@@ -134,8 +134,9 @@ def compile_chain(chain: Chain, values: NDArray[np.float32], data: Calibration, 
     few = values[:BATCH]
     verified = ncs2.verified(onnx_model, few, ir.run_onnx(onnx_model, few)[0], options.runtimes or default_directory())
     # Of 8-bit integers the stick knows nothing.
+    dense = ir.dnn_files(onnx_model, half=True, compact=options.compact)
     for name, files, marks in (
-        (DNN, ir.dnn_files(onnx_model, half=True), {"unverified": () if verified else (NCS2,)}),
+        (DNN, dense, {"unverified": () if verified else (NCS2,)}),
         (INT8, ir.int8_files(onnx_model, values), {"drivers": (CPU,)}),
     ):
         manifest = _dense_manifest(msgspec.structs.replace(template, **marks), chain, files, held_out, name)

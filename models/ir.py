@@ -27,8 +27,13 @@ BATCH = 64
 QUANTISATION_IMAGES = 300
 
 
-def dnn_files(onnx_model: bytes, *, half: bool = False) -> dict[str, bytes]:
-    """Give the files of a dense artifact: the IR, with weights in float32 or `half`, and the ONNX it comes from."""
+def dnn_files(onnx_model: bytes, *, half: bool = False, compact: bool = False) -> dict[str, bytes]:
+    """Give the files of a dense artifact: the IR, with weights in float32 or `half`, and the ONNX it comes from.
+
+    With `compact` it is the ONNX alone: in 8 bits, the IR would be as large and say the same.
+    """
+    if compact:
+        return {ONNX: onnx_model}
     model = ov.Core().read_model(onnx_model)
     return {**_ir_files(model, half=half), ONNX: onnx_model}
 

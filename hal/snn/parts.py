@@ -34,13 +34,22 @@ from hal.snn.network import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 LAYERS_LIMIT = 256
 NEURONS_LIMIT = 1 << 22
 EXTENT_LIMIT = 1 << 16
 RESETS = ("zero", "subtract")
-"""The arrays of layer i are named `i.weight` (int16) and `i.bias` (int32)."""
+# Weights of eight bits with their sign are even in the chip's scale; halved they fit a byte.
+WEIGHT_EXPONENT_LIMIT = 1
+WEIGHT_TYPES = (np.dtype(np.int8), np.dtype(np.int16))
+BIAS_TYPES = (*WEIGHT_TYPES, np.dtype(np.int32))
+"""The arrays of layer i are named `i.weight` and `i.bias`, each in the narrowest type that holds it.
+
+A weight is the stored number times 2 to the power of the synapse's `weight_exponent`, which is 0 where left out.
+"""
 Arrays = dict[str, "NDArray[Any]"]
 
 
@@ -53,9 +62,12 @@ def take_apart(network: Network) -> tuple[dict[str, Any], Arrays]:
         if layer.synapse is not None:
             entry["synapse"] = _plain(layer.synapse)
         if isinstance(layer.synapse, (Dense, Conv)):
-            arrays[f"{index}.weight"] = layer.synapse.weight
+            exponent = _exponent(layer.synapse.weight)
+            arrays[f"{index}.weight"] = _narrowest(layer.synapse.weight >> exponent, WEIGHT_TYPES)
+            if exponent:
+                entry["synapse"]["weight_exponent"] = exponent
         if layer.bias is not None:
-            arrays[f"{index}.bias"] = layer.bias
+            arrays[f"{index}.bias"] = _narrowest(layer.bias, BIAS_TYPES)
         if layer.delay:
             entry["delay"] = layer.delay
         layers.append(entry)
@@ -66,6 +78,21 @@ def _plain(part: object) -> dict[str, Any]:
     fields = {name: value for name, value in vars(part).items() if not isinstance(value, np.ndarray)}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
     return {"kind": type(part).__name__.lower(), **plain}
+
+
+def _exponent(weight: NDArray[np.int16]) -> int:
+    """Give 1 where weights have room in a byte only if they are halved, and lose nothing by it."""
+    return int(not _fits(weight, np.dtype(np.int8)) and not (weight & 1).any())
+
+
+def _narrowest(array: NDArray[Any], types: Sequence[np.dtype[Any]]) -> NDArray[Any]:
+    """Give the array in the first of the integer types that holds all of it."""
+    return array.astype(next(each for each in types if _fits(array, each)))
+
+
+def _fits(array: NDArray[Any], integers: np.dtype[Any]) -> bool:
+    limits = np.iinfo(integers)
+    return limits.min <= int(array.min(initial=0)) and int(array.max(initial=0)) <= limits.max
 
 
 def put_together(structure: Any, arrays: Arrays, subject: str) -> Network:
@@ -109,13 +136,13 @@ def _layer(entry: _Entry, index: int, arrays: Arrays, before: Optional[tuple[int
     bias = arrays.get(f"{index}.bias")
     if bias is not None:
         limit = GRADED_BIAS_LIMIT if isinstance(neuron, SigmaDelta) else BIAS_LIMIT
-        entry.check_array("bias", bias, np.dtype(np.int32), -limit, limit - 1)
+        entry.check_array("bias", bias, BIAS_TYPES, -limit, limit - 1)
         if isinstance(neuron, (Delta, Sigma)):
             raise entry.error(f"a neuron of kind {type(neuron).__name__.lower()} has no bias")
         if bias.shape != shape:
             raise entry.error(f"bias of shape {bias.shape} for neurons of shape {shape}")
     return Layer(
-        entry.value("name", str), shape, neuron, synapse, bias,
+        entry.value("name", str), shape, neuron, synapse, None if bias is None else bias.astype(np.int32, copy=False),
         entry.whole("delay", 0, DELAY_LIMIT, default=0),
     )  # fmt: skip
 
@@ -155,10 +182,12 @@ def _synapse(entry: _Entry, weight: Optional[NDArray[Any]]) -> Synapse:
         raise entry.error(f"unknown synapse kind {kind!r}")
     if weight is None:
         raise entry.error("the weights are missing")
-    entry.check_array("weight", weight, np.dtype(np.int16), WEIGHT_MIN, WEIGHT_MAX)
+    exponent = entry.whole("weight_exponent", 0, WEIGHT_EXPONENT_LIMIT, default=0)
+    entry.check_array("weight", weight, WEIGHT_TYPES, WEIGHT_MIN >> exponent, WEIGHT_MAX >> exponent)
     dimensions = 2 if kind == "dense" else 4
     if weight.ndim != dimensions or weight.size == 0:
         raise entry.error(f"weights of shape {weight.shape}, {dimensions} dimensions are needed")
+    weight = weight.astype(np.int16, copy=False) << exponent
     if kind == "dense":
         return Dense(weight)
     groups = entry.whole("groups", 1, EXTENT_LIMIT)
@@ -244,9 +273,11 @@ class _Entry:
         first, second = self._wholes(key, 2, lowest)
         return (first, second)
 
-    def check_array(self, key: str, array: NDArray[Any], dtype: np.dtype[Any], lowest: int, highest: int) -> None:
-        if array.dtype != dtype:
-            raise self.error(f"{key} is {array.dtype}, {dtype} is needed")
+    def check_array(
+        self, key: str, array: NDArray[Any], types: Sequence[np.dtype[Any]], lowest: int, highest: int
+    ) -> None:
+        if array.dtype not in types:
+            raise self.error(f"{key} is {array.dtype}, {' or '.join(str(each) for each in types)} is needed")
         if array.size and not (int(array.min()) >= lowest and int(array.max()) <= highest):
             raise self.error(f"{key} reaches from {array.min()} to {array.max()}, the limit is {lowest} to {highest}")
 

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from hal.errors import ArtifactError
 from hal.snn import parts, reference
+from hal.snn.network import Accumulator, Dense, Encoder, Layer, Lif, Network
 from tests.snn import random_networks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from hal.snn.network import Network
 
 CASES = [random_networks.spiking(seed) for seed in range(12)] + [random_networks.sigma_delta(seed) for seed in range(6)]
 ODD_VALUES = st.one_of(
@@ -36,6 +35,7 @@ ODD_ARRAYS: st.SearchStrategy[NDArray[Any]] = st.sampled_from(
     [
         np.zeros((0, 3), np.int16),
         np.zeros((2, 3), np.int16),
+        np.full((2, 3), -128, np.int8),
         np.full((2, 3), 300, np.int16),
         np.zeros((2, 3), np.float32),
         np.full((1, 1, 1), np.nan),
@@ -133,3 +133,65 @@ def test_padding_is_no_way_to_ask_for_memory() -> None:
     structure = {"encoder": {"scale": 1.0, "offset": 0.0}, "layers": [layer, second]}
     with pytest.raises(ArtifactError, match="17180917776 inputs with their padding exceed the limit of 4194304"):
         parts.put_together(structure, {"1.weight": np.ones((1, 1, 1, 1), np.int16)}, "net")
+
+
+def _two_layers(weight: NDArray[np.int16], bias: NDArray[np.int32]) -> Network:
+    outputs, inputs = weight.shape
+    layers = (
+        Layer("in", (1, 1, inputs), Lif(100)),
+        Layer("out", (outputs, 1, 1), Accumulator(), Dense(weight), bias.reshape(-1, 1, 1)),
+    )
+    return Network(Encoder(50.0, 50.5), layers)
+
+
+@pytest.mark.parametrize(
+    ("weights", "stored", "exponent"),
+    [
+        ((-128, 127), "int8", 0),
+        ((-128, 128), "int8", 1),
+        ((-256, 254), "int8", 1),
+        ((-256, 255), "int16", 0),
+        ((-3, 200), "int16", 0),
+    ],
+)
+def test_weights_take_the_narrowest_type(weights: tuple[int, int], stored: str, exponent: int) -> None:
+    """Weights that fit a byte, all of them or all their halves, are stored in one, and come back as they were."""
+    network = _two_layers(np.array([weights], np.int16), np.array([-4096], np.int32))
+    structure, arrays = parts.take_apart(network)
+    assert [str(arrays[name].dtype) for name in ("1.weight", "1.bias")] == [stored, "int16"]
+    assert structure["layers"][1]["synapse"].get("weight_exponent", 0) == exponent
+    layer = parts.put_together(structure, arrays, "net").layers[1]
+    assert isinstance(layer.synapse, Dense)
+    assert layer.bias is not None
+    assert [str(array.dtype) for array in (layer.synapse.weight, layer.bias)] == ["int16", "int32"]
+    assert (layer.synapse.weight.tolist(), layer.bias.tolist()) == ([list(weights)], [[[-4096]]])
+
+
+def test_an_older_artifact_is_read() -> None:
+    """Weights in two bytes and biases in four, without an exponent, are what releases up to 0.1 wrote."""
+    network = _two_layers(np.array([[-256, 254]], np.int16), np.array([7], np.int32))
+    structure, _ = parts.take_apart(network)
+    del structure["layers"][1]["synapse"]["weight_exponent"]
+    arrays: parts.Arrays = {"1.weight": np.array([[-256, 254]], np.int16)}
+    arrays["1.bias"] = np.array([7], np.int32).reshape(1, 1, 1)
+    assert same(parts.put_together(structure, arrays, "net"), network)
+
+
+@pytest.mark.parametrize(
+    ("weight", "exponent", "reason"),
+    [
+        (np.array([[127, -129]], np.int16), 1, "weight reaches from -129 to 127, the limit is -128 to 127"),
+        (np.array([[255, -257]], np.int16), 0, "weight reaches from -257 to 255, the limit is -256 to 255"),
+        (np.array([[32767, 0]], np.int16), 1, "weight reaches from 0 to 32767, the limit is -128 to 127"),
+        (np.array([[1, 2]], np.int8), 2, "weight_exponent 2 is outside 0 to 1"),
+        (np.array([[1, 2]], np.int8), -1, "weight_exponent -1 is outside 0 to 1"),
+        (np.array([[1, 2]], np.int32), 0, "weight is int32, int8 or int16 is needed"),
+        (np.array([[1, 2]], np.uint8), 0, "weight is uint8, int8 or int16 is needed"),
+    ],
+)
+def test_no_exponent_leads_out_of_the_range(weight: NDArray[Any], exponent: int, reason: str) -> None:
+    """What a stored number and its exponent give stays a weight of the chip, in a type that is known."""
+    structure, _ = parts.take_apart(_two_layers(np.array([[2, 4]], np.int16), np.zeros(1, np.int32)))
+    structure["layers"][1]["synapse"]["weight_exponent"] = exponent
+    with pytest.raises(ArtifactError, match=f"layer 1, synapse: {reason}"):
+        parts.put_together(structure, {"1.weight": weight}, "net")

@@ -16,9 +16,10 @@ from typing import Annotated
 import msgspec
 
 from daemon.clock import NANO
-from daemon.config import DeviceConfig, Section
+from daemon.config import DeviceConfig
 from daemon.errors import ConfigError
 from daemon.points import Point
+from daemon.sections import Section
 from hal.names import near
 
 FORMAT = 1

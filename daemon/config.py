@@ -1,4 +1,7 @@
-"""The configuration: TOML, every key with its unit in its name, unknown keys refused."""
+"""The configuration: TOML, every key with its unit in its name, unknown keys refused.
+
+What stands below a key is its meaning in the reference, which `docs/reference.py` makes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +19,7 @@ from msgspec.structs import replace
 from daemon.access import METHODS
 from daemon.budget import Limit, limit_of
 from daemon.errors import ConfigError
+from daemon.sections import Section, convert
 from hal.artifact import NAME
 from hal.names import near
 from hal.open import DRIVERS
@@ -28,70 +32,73 @@ PUBLIC_KEY = "[0-9a-f]{64}"
 STRATEGIES = ("accuracy", "balanced", "saver", "latency", "pin")
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The base of all sections: immutable, unknown keys refused."""
-
-
-S = TypeVar("S", bound=Section)
-
-
 class Server(Section, frozen=True):
-    """`[server]`: where clients connect and what a request may be; no TCP where `tcp_address` is empty.
-
-    With `model_control` they may load and unload models, as the operator always may. With `load_reports` a balancer is
-    told with every answer how much of the power budget is used, in ORCA.
-    """
+    """`[server]`: where clients connect, and what a request may be."""
 
     tcp_address: str = "127.0.0.1:8001"
+    """HOST:PORT of the TCP port for clients, none where it is empty; off loopback with `[tls]` only."""
     default_deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
+    """How long a request without a deadline may take."""
     image_pixels_limit: Annotated[int, msgspec.Meta(ge=1, le=1 << 26)] = 4_000_000
+    """The largest picture that is decoded, width times height."""
     message_bytes_limit: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 30)] = 8 << 20
+    """The largest message that is received."""
     batch_limit: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    """The most images in one request."""
     model_control: bool = False
+    """Whether clients may load and unload models, as the operator always may."""
     load_reports: bool = False
+    """Whether a balancer is told with every answer how much of the power budget is used, in ORCA."""
 
 
 class DeviceConfig(Section, frozen=True):
-    """`[device.NAME]`: one device. `threads` and `core_watts` are for those that need them.
-
-    A run that takes longer than `time_limit_seconds` is given up: the device hangs. With `worker` a device of this
-    process runs in one of its own, as those of vendors' libraries always do, under the interpreter `python` where it is
-    named. The device `fallback` serves only while this one is lost. `partition` and `board` choose a Loihi board,
-    `usb_port` a Neural Compute Stick 2.
-
-    With `calibrated_bounds` a request reserves the calibration's upper bound, which no image seen exceeded, in place of
-    the device's own, which none can.
-    """
+    """`[device.NAME]`: one device. The name is the operator's."""
 
     driver: str
+    """What drives it: `cpu`, `ncs2`, `ncs2-sim`, `loihi`, `loihi-lava` or `loihi-sim`."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """The threads of `cpu` and `ncs2-sim`, which compute on the host."""
     core_watts: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 7.5
+    """What one busy core of `cpu` draws above an idle one: thermal design power by the number of cores."""
     time_limit_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 0.9
+    """A run that takes longer is given up: the device hangs."""
     worker: bool = False
+    """Whether a device of this process runs in one of its own, as those of vendors' libraries always do."""
     python: str = ""
+    """The interpreter of its worker, where it is neither this one nor that of the vendor's runtime."""
     fallback: str = ""
+    """The device that serves while this one is lost, and only then."""
     partition: str = ""
+    """The partition of a SLURM cluster that has the Loihi board."""
     board: str = ""
+    """The Loihi board, where there are several."""
     usb_port: Annotated[str, msgspec.Meta(pattern=f"^({PORT.pattern})?$")] = ""
+    """The port of a Neural Compute Stick 2 as in /sys/bus/usb/devices, such as `1-1.4`, where there are several."""
     calibrated_bounds: bool = False
+    """Whether requests reserve the calibration's upper bound, which no image seen exceeded, not the device's own."""
 
 
 class PolicyConfig(Section, frozen=True):
-    """`[policy.NAME]`: a strategy, a budget, constraints, and the devices that may be powered down when idle.
-
-    Where `burst_joules` is given, any stretch of time may hold at most that and `burst_watts` times its length. While
-    requests come several at a time, a device may wait for `batch_delay_seconds` to run more of them as one batch.
-    """
+    """`[policy.NAME]`: a strategy, a budget, constraints, and the devices that may be powered down when idle."""
 
     strategy: str
+    """How an operating point is chosen: `accuracy`, `balanced`, `saver`, `latency` or `pin`."""
     budget_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+    """The most that the devices may draw in the mean of any window, their static power included."""
     window_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10.0
+    """The length of a window."""
     min_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """The least accuracy of an operating point, a fraction."""
     pin: str = ""
+    """What the strategy `pin` keeps to: `snn`, `dnn` or a device."""
     burst_joules: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    """With `burst_watts`: any stretch of time may hold at most this and `burst_watts` times its length."""
     burst_watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    """The rate beside `burst_joules`; both or neither."""
     power_down: tuple[str, ...] = ()
+    """The devices that may be powered down when nothing has used them for their break-even time."""
     batch_delay_seconds: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """How long a device may wait for a fuller batch while requests come several at a time."""
 
     @property
     def limit(self) -> Limit:
@@ -100,18 +107,22 @@ class PolicyConfig(Section, frozen=True):
 
 
 class TriggerConfig(Section, frozen=True):
-    """`[[trigger]]`: when a policy is put in force by itself: while all conditions that are given hold.
-
-    `hours` is a range of local time, such as 22:00-06:00. A temperature is that of `sensor`, the warmest one without.
-    """
+    """`[[trigger]]`: when a policy is put in force by itself: while all conditions that are given hold."""
 
     policy: str
+    """The policy; the first trigger that holds decides."""
     hours: Annotated[str, msgspec.Meta(pattern=rf"^({HOURS.pattern})?$")] = ""
+    """A range of local time, such as `22:00-06:00`."""
     on_battery: bool | None = None
+    """Whether the host runs on battery."""
     above_celsius: float | None = None
+    """The temperature is above this."""
     below_celsius: float | None = None
+    """The temperature is below this."""
     sensor: str = ""
+    """The sensor whose temperature counts, the warmest one where it is empty."""
     hysteresis_celsius: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
+    """How much further back a temperature lets go."""
 
     @property
     def minutes(self) -> tuple[int, int]:
@@ -121,90 +132,80 @@ class TriggerConfig(Section, frozen=True):
 
 
 class AccountConfig(Section, frozen=True):
-    """`[[meters.account]]`: devices, and the meters that together count their joules; without meters, a model does."""
+    """`[[meters.account]]`: devices, and the meters that together count their joules."""
 
     devices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """The devices that these meters feed."""
     meters: tuple[str, ...] = ()
+    """The meters, as `jouled devices` names them; without any a model counts."""
 
 
 class MetersConfig(Section, frozen=True):
-    """`[meters]`: how often they are read, and the accounting frontier; where no `account` is given, it is found out.
-
-    A device whose meter failed, and whose model is less certain than `uncertainty_limit`, relative, is not used.
-    """
+    """`[meters]`: how often they are read, and the accounting frontier."""
 
     sampling_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=10)] = 0.1
+    """The time between two readings."""
     uncertainty_limit: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    """A device whose meter failed, and whose model is less certain than this, is not used; relative."""
     sysfs: str = "/sys"
+    """Where the kernel shows its meters."""
     account: tuple[AccountConfig, ...] | None = None
+    """The accounting frontier; where no account is given, it is found out."""
 
 
 class MetricsConfig(Section, frozen=True):
-    """`[metrics]`: where metrics are served over HTTP, nowhere while `address` is empty, and with them the `page`.
-
-    With `page_control` whoever reaches the page may switch policies there: every user of this host.
-    """
+    """`[metrics]`: what is served over HTTP, on loopback only."""
 
     address: str = ""
+    """HOST:PORT of metrics and page, nowhere where it is empty."""
     page: bool = True
+    """Whether the page is served beside the metrics."""
     page_control: bool = False
+    """Whether the page may switch policies: whoever reaches it may then do so, every user of this host."""
 
 
 class TlsConfig(Section, frozen=True):
-    """`[tls]`: mutual TLS at `tcp_address`, without which it must be on loopback.
-
-    `certificate`, with its chain, and `key` are the daemon's, `client_authority` signed the clients' certificates: all
-    are PEM files. `allow` gives each name that a client's certificate may have (its subject alternative names, else its
-    common name) the patterns of the methods that it may call, such as `jouled.v1.Classifier/*`.
-    """
+    """`[tls]`: mutual TLS at `tcp_address`, without which it must be on loopback. All files are PEM."""
 
     certificate: str
+    """The daemon's certificate, with its chain."""
     key: str
+    """The key of that certificate."""
     client_authority: str
+    """The certificate that signed the clients'."""
     allow: dict[str, tuple[str, ...]]
+    """For each name of a client's certificate (its subject alternative names, else its common name) the patterns of the
+    methods that it may call, such as `jouled.v1.Classifier/*`."""
 
 
 class LogConfig(Section, frozen=True):
-    """`[log]`: how and from which level on; with `format` auto, what standard error leads to decides how.
-
-    `jouled log-level` changes the level while the daemon runs.
-    """
+    """`[log]`: how, and from which level on."""
 
     format: Literal["auto", "console", "logfmt", "json"] = "auto"
+    """How a line looks; with `auto`, what standard error leads to decides."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is logged; `jouled log-level` changes it while the daemon runs."""
 
 
 class Config(Section, frozen=True):
-    """The whole file.
-
-    `start_policy` names the one in force at the start and while no trigger holds, `repository` the folder of the
-    models, `calibration` the file of `jouled calibrate`. Where there are `trusted_keys`, public keys of Ed25519 in
-    hexadecimal, an artifact that none of them signed is refused.
-    """
+    """Top level: what belongs to no section."""
 
     start_policy: str
+    """The policy in force at the start, and while no trigger holds."""
     device: Annotated[dict[str, DeviceConfig], msgspec.Meta(min_length=1)]
     policy: Annotated[dict[str, PolicyConfig], msgspec.Meta(min_length=1)]
     repository: str = ""
+    """The folder of the models, `model/version/variant/`; the shipped models where it is empty."""
     trusted_keys: tuple[Annotated[str, msgspec.Meta(pattern=f"^{PUBLIC_KEY}$")], ...] = ()
+    """Public keys of Ed25519 in hexadecimal: where there are any, an artifact that none of them signed is refused."""
     calibration: str = ""
+    """The file that `jouled calibrate` wrote; models of the devices where it is empty."""
     trigger: tuple[TriggerConfig, ...] = ()
     server: Server = Server()
     meters: MetersConfig = MetersConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
     tls: TlsConfig | None = None
-
-
-# The sections within the whole file, by where msgspec says that they are.
-NESTED: dict[str, type[Section]] = {
-    ".server": Server,
-    ".meters": MetersConfig,
-    ".meters.account": AccountConfig,
-    ".metrics": MetricsConfig,
-    ".log": LogConfig,
-    ".tls": TlsConfig,
-}
 
 
 def load(path: Path, tcp_address: str | None = None, metrics_address: str | None = None) -> Config:
@@ -218,11 +219,11 @@ def load(path: Path, tcp_address: str | None = None, metrics_address: str | None
             for name, entry in _table(content, table).items():
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{table}.{name}: a name must match {NAME.pattern}")
-                _convert(entry, section, f"{table}.{name}")
+                convert(entry, section, f"{table}.{name}")
         triggers = content.get("trigger")
         for index, entry in enumerate(triggers if isinstance(triggers, list) else []):
-            _convert(entry, TriggerConfig, f"trigger[{index}]")
-        config = _convert(content, Config, "")
+            convert(entry, TriggerConfig, f"trigger[{index}]")
+        config = convert(content, Config, "")
         if tcp_address is not None:
             config = replace(config, server=replace(config.server, tcp_address=tcp_address))
         if metrics_address is not None:
@@ -236,35 +237,6 @@ def load(path: Path, tcp_address: str | None = None, metrics_address: str | None
 def _table(content: dict[str, Any], key: str) -> dict[str, Any]:
     table = content.get(key, {})
     return table if isinstance(table, dict) else {}
-
-
-def _convert(content: Any, section: type[S], key: str) -> S:
-    """Convert one section. Raises `ValueError` that names the key and the reason."""
-    try:
-        return msgspec.convert(content, section)
-    except msgspec.ValidationError as error:
-        match = re.fullmatch(r"(?P<reason>.*?)(?: - at `(?P<key>.*)`)?", str(error), re.DOTALL)
-        reason = match["reason"] if match else str(error)
-        where = (match["key"] or "").removeprefix("$") if match else ""
-        unknown = re.fullmatch(r"Object contains unknown field `(.*)`", reason)
-        if unknown:
-            nested = NESTED.get(re.sub(r"\[\d+\]", "", where), section)
-            known = [field.encode_name for field in msgspec.structs.fields(nested)]
-            where, reason = f"{where}.{unknown[1]}", f"unknown key{near(unknown[1], known)}"
-        elif reason.startswith("Expected"):
-            reason += _given(content, where)
-        place = (key + where).removeprefix(".")
-        raise ValueError(f"{place}: {reason}" if place else reason) from None
-
-
-def _given(content: Any, where: str) -> str:
-    """Tell the number or the word that stands at a place such as `.server.batch_limit` or `.account[0].meters`."""
-    try:
-        for part in re.findall(r"[^.\[\]]+", where):
-            content = content[int(part)] if isinstance(content, list) else content[part]
-    except (LookupError, ValueError, TypeError):
-        return ""
-    return f", not {content!r}" if isinstance(content, (str, int, float)) else ""
 
 
 def _check(config: Config) -> None:

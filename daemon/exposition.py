@@ -1,4 +1,4 @@
-"""The metrics, in the text formats of Prometheus and OpenMetrics. `docs/metrics.md` lists them.
+"""The metrics, in the text formats of Prometheus and OpenMetrics. `daemon.families` lists them.
 
 Nothing is counted here: the families are made from the tally and the last sample when somebody asks. All labels are
 bounded by the configuration and the artifacts; the number of a request appears in exemplars only.
@@ -24,8 +24,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as SampleExemplar
 from prometheus_client.utils import floatToGoString
 
+from daemon import families
 from daemon.clock import NANO
 from daemon.dispatcher import Dispatcher
+from daemon.families import POINT_LABELS, Family
 from daemon.health import State as Health
 from daemon.metering import Metering
 from daemon.power import State as Power
@@ -33,7 +35,6 @@ from daemon.pulse import Pulse
 from daemon.tally import Histogram, Served, Tally
 from daemon.version import VERSION
 
-POINT_LABELS = ("model", "variant", "device", "steps", "margin")
 HEALTHS = (*(state.value for state in Health), "shed")
 
 
@@ -65,7 +66,7 @@ class _Families(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("jouled_build", "The release that runs.", {"version": VERSION})
+        yield InfoMetricFamily(families.BUILD.name, families.BUILD.meaning, {"version": VERSION})
         yield from self._requests()
         yield from self._energy()
         yield from self._budget()
@@ -74,144 +75,88 @@ class _Families(Collector):
 
     def _requests(self) -> Iterator[Metric]:
         cells = self._tally.cells.values()
-        yield _counter(
-            "jouled_requests",
-            "Requests that ended, by operating point and terminal status; the model alone where nothing ran for them.",
-            (*POINT_LABELS, "status"),
+        yield _values(
+            families.REQUESTS,
             (((*_labels(cell.served), status), count) for cell in cells for status, count in cell.statuses.items()),
         )
         expected: dict[tuple[str, str], float] = {}
         for cell in (cell for cell in cells if cell.right):
             key = cell.served.model, cell.served.variant
             expected[key] = expected.get(key, 0.0) + cell.right
-        yield _counter(
-            "jouled_expected_correct_answers",
-            "Answers that are expected to be right: the sum of the held-out accuracy of the points that gave them.",
-            ("model", "variant"),
-            expected.items(),
+        yield _values(families.EXPECTED_CORRECT, expected.items())
+        yield _histograms(
+            families.DURATION, ((cell.served[:3], cell.durations) for cell in cells if cell.durations.count)
         )
-        durations = HistogramMetricFamily(
-            "jouled_request_duration_seconds",
-            "Seconds from the acceptance of an answered request to its end on the device.",
-            labels=("model", "variant", "device"),
-        )
-        answered = ((cell.served[:3], cell.durations) for cell in cells if cell.durations.count)
-        for names, histogram in _joined(answered):
-            _add(durations, names, histogram)
-        yield durations
 
     def _energy(self) -> Iterator[Metric]:
         counts: dict[tuple[str, ...], int] = {}
         for bucket in self._pulse.latest.buckets:
             key = bucket.device, bucket.boundary, bucket.provenance, bucket.bucket
             counts[key] = counts.get(key, 0) + bucket.nanojoules
-        yield _counter(
-            "jouled_device_energy_joules",
-            "Joules that meters counted, or models where there is no meter, and where they went.",
-            ("device", "boundary", "provenance", "bucket"),
-            ((key, nanojoules / NANO) for key, nanojoules in counts.items()),
-        )
-        energies = HistogramMetricFamily(
-            "jouled_request_energy_joules",
-            "Dynamic joules of answered requests, final figures.",
-            labels=("model", "variant", "device", "provenance"),
-        )
+        yield _values(families.DEVICE_ENERGY, ((key, nanojoules / NANO) for key, nanojoules in counts.items()))
         final = (
             ((*cell.served[:3], provenance), histogram)
             for cell in self._tally.cells.values()
             for provenance, histogram in cell.energies.items()
         )
-        for names, histogram in _joined(final):
-            _add(energies, names, histogram)
-        yield energies
+        yield _histograms(families.REQUEST_ENERGY, final)
 
     def _budget(self) -> Iterator[Metric]:
         sample = self._pulse.latest
-        for name, text, value in (
-            ("window_joules", "Joules of the trailing window, static power included.", sample.used_joules),
-            ("reserved_joules", "Upper bounds of what is under way.", sample.reserved_joules),
-            ("limit_joules", "The most that any window may hold under the policy in force.", sample.limit_joules),
-            ("window_seconds", "Length of the window under the policy in force.", sample.window_seconds),
+        for family, value in (
+            (families.WINDOW, sample.used_joules),
+            (families.RESERVED, sample.reserved_joules),
+            (families.LIMIT, sample.limit_joules),
+            (families.WINDOW_LENGTH, sample.window_seconds),
+            (families.VIOLATIONS, sample.overruns),
+            (families.GAPS, sample.journal_gaps),
+            (families.SAMPLED, sample.unix_seconds),
         ):
-            yield GaugeMetricFamily(f"jouled_budget_{name}", text, value)
-        yield CounterMetricFamily(
-            "jouled_budget_violations", "How often meters counted more than the budget had room for.", sample.overruns
-        )
-        yield _gauge(
-            "jouled_policy_in_force",
-            "1 for the policy in force, 0 for the others.",
-            ("policy",),
-            (((name,), float(name == sample.policy)) for name in self._dispatcher.policies),
-        )
-        yield CounterMetricFamily(
-            "jouled_journal_gaps", "Records that could not be written to the journal.", sample.journal_gaps
-        )
-        yield GaugeMetricFamily(
-            "jouled_sample_timestamp_seconds",
-            "When the figures of energy, budget and devices were read, in seconds since 1970; once a second.",
-            sample.unix_seconds,
-        )
+            yield _values(family, [((), value)])
+        policies = self._dispatcher.policies
+        yield _values(families.IN_FORCE, (((name,), float(name == sample.policy)) for name in policies))
 
     def _devices(self) -> Iterator[Metric]:
         devices = self._pulse.latest.devices
-        health = StateSetMetricFamily("jouled_device_health", "The health of a device.", labels=("device",))
-        power = StateSetMetricFamily("jouled_device_power", "The power state of a device.", labels=("device",))
+        health, power = (
+            StateSetMetricFamily(family.name, family.meaning, labels=family.labels)
+            for family in (families.HEALTH, families.POWER)
+        )
         for device in devices:
             health.add_metric((device.name,), {state: state == device.health for state in HEALTHS})
             power.add_metric((device.name,), {state.value: state.value == device.power for state in Power})
         yield health
         yield power
-        yield _gauge(
-            "jouled_device_static_watts",
-            "What a device draws without a request.",
-            ("device",),
-            (((device.name,), device.static_watts) for device in devices),
-        )
-        yield _gauge(
-            "jouled_device_queued_requests",
-            "Requests that wait or run at a device.",
-            ("device",),
-            (((device.name,), device.queued) for device in devices),
-        )
+        yield _values(families.STATIC, (((device.name,), device.static_watts) for device in devices))
+        yield _values(families.QUEUED, (((device.name,), device.queued) for device in devices))
 
     def _meters(self) -> Iterator[Metric]:
         meters = self._metering.states
-        yield _gauge(
-            "jouled_meter_up",
-            "1 while a meter can be read, 0 while a model stands in for it.",
-            ("meter", "boundary"),
-            (((meter.name, meter.boundary), float(meter.up)) for meter in meters),
-        )
-        yield _counter(
-            "jouled_meter_resets",
-            "How often a meter began anew.",
-            ("meter",),
-            (((meter.name,), meter.resets) for meter in meters),
-        )
-        yield _counter(
-            "jouled_meter_rejected_readings",
-            "Readings that could not be believed.",
-            ("meter",),
-            (((meter.name,), meter.rejected) for meter in meters),
-        )
+        yield _values(families.METER_UP, (((meter.name, meter.boundary), float(meter.up)) for meter in meters))
+        yield _values(families.METER_RESETS, (((meter.name,), meter.resets) for meter in meters))
+        yield _values(families.METER_REJECTED, (((meter.name,), meter.rejected) for meter in meters))
 
 
-def _counter(
-    name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], float]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, count in rows:
-        family.add_metric(values, count)
-    return family
-
-
-def _gauge(
-    name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Sequence[str], float]]
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=labels)
+def _values(family: Family, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
+    """Make a counter or a gauge from the values of its labels."""
+    make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    made = make(family.name, family.meaning, labels=family.labels)
     for values, value in rows:
-        family.add_metric(values, value)
-    return family
+        made.add_metric(values, value)
+    return made
+
+
+def _histograms(family: Family, rows: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
+    """Make a histogram; those of the same labels, which are of several operating points of a variant, are added."""
+    joined: dict[tuple[str, ...], Histogram] = {}
+    for names, histogram in rows:
+        if names not in joined:
+            joined[names] = Histogram(histogram.bounds)
+        joined[names].add(histogram)
+    made = HistogramMetricFamily(family.name, family.meaning, labels=family.labels)
+    for names, histogram in joined.items():
+        _add(made, names, histogram)
+    return made
 
 
 def _labels(served: Served) -> tuple[str, ...]:
@@ -219,16 +164,6 @@ def _labels(served: Served) -> tuple[str, ...]:
     if not served.device:
         return served.model, *[""] * (len(POINT_LABELS) - 1)
     return served.model, served.variant, served.device, str(served.steps), str(served.margin)
-
-
-def _joined(rows: Iterable[tuple[tuple[str, ...], Histogram]]) -> Iterator[tuple[tuple[str, ...], Histogram]]:
-    """Add the histograms of the same labels, which are those of several operating points of a variant."""
-    joined: dict[tuple[str, ...], Histogram] = {}
-    for names, histogram in rows:
-        if names not in joined:
-            joined[names] = Histogram(histogram.bounds)
-        joined[names].add(histogram)
-    yield from joined.items()
 
 
 def _add(family: HistogramMetricFamily, names: tuple[str, ...], histogram: Histogram) -> None:

@@ -6,27 +6,22 @@ clock, but never before the end of the boot that it follows.
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daemon.journal_schema import VERSION as SCHEMA_VERSION
+from daemon.journal_reader import reading
 from daemon.windows import Reign, Spending
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     Integers = NDArray[np.int64]
-
-
-class NoJournal(Exception):
-    """A file is no journal that this release reads: the message says why."""
 
 
 class Session(NamedTuple):
@@ -65,33 +60,12 @@ class History:
 
 
 def read_journal(path: Path) -> History:
-    """Read a journal's store, whether a daemon uses it or not. Raises `NoJournal`.
-
-    What is still in the tail is not there yet: the last half second of a daemon that runs, and what a killed one wrote
-    until the next one starts.
-    """
-    if not path.is_file():
-        raise NoJournal(f"{path}: no such file")
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
-            return _read(path, database)
-    except sqlite3.Error as error:
-        raise NoJournal(f"{path}: {error}") from None
+    """Read all that a journal's store holds. Raises `NoJournal`."""
+    with reading(path) as database:
+        return _read(database)
 
 
-def _read(path: Path, database: sqlite3.Connection) -> History:
-    # All of one moment, while a daemon writes on.
-    database.execute("BEGIN")
-    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if missing := {"sessions", "reigns", "requests"} - tables:
-        raise NoJournal(f"{path}: no journal, it has no table {min(missing)!r}")
-    if version != SCHEMA_VERSION:
-        raise NoJournal(
-            f"{path}: its format is {version}, this release reads {SCHEMA_VERSION}; "
-            "a daemon that starts on an older journal brings it up"
-        )
+def _read(database: sqlite3.Connection) -> History:
     sessions = database.execute("SELECT id, boot, started_unix, started, ended FROM sessions ORDER BY id").fetchall()
     reigns = database.execute(
         "SELECT id, session, policy, limit_nanojoules, window_nanoseconds, static_watts, began, burst_nanojoules, "

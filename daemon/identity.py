@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from daemon.audit import Finding, named
+from daemon.journal_reader import reading
 from daemon.journal_store import LOST, MAINTENANCE
 from daemon.journal_sums import FINAL, PROVISIONAL
 
@@ -45,16 +44,14 @@ NAMES = ("ranges", "metered", "dynamic", "static", "idle", "background", "unattr
 
 
 def check_identity(path: Path) -> Finding:
-    """Check a journal's store, whether a daemon uses it or not: for every meter and all its closed ranges
+    """Check a journal's store: for every meter and all its closed ranges
 
         requests (dynamic + static) + idle + background + unattributed + maintenance = metered
 
     and for every account of the frontier that the final figures of its requests, failed attempts among them, are what
-    its meters gave to requests, but for those that have no final figure yet. Raises `sqlite3.Error`.
+    its meters gave to requests, but for those that have no final figure yet. Raises `NoJournal`.
     """  # noqa: D415 (the sentence goes on after the formula)
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
-        # All of one moment, while a daemon writes on.
-        database.execute("BEGIN")
+    with reading(path) as database:
         violations = named(
             f"session {session}: {missing} of {metered} nJ that {meter} counted from {began} on are missing"
             for session, meter, began, metered, missing in database.execute(RANGES)

@@ -8,10 +8,8 @@ requests asked for besides is not in the journal: none is taken to have had cons
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +17,7 @@ from typing import NamedTuple
 from daemon.audit import ANSWERED
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.history import NoJournal
-from daemon.journal_schema import VERSION
+from daemon.journal_reader import NoJournal, reading
 from daemon.journal_store import MAINTENANCE
 from daemon.points import Point
 from daemon.router import Constraints
@@ -95,18 +92,10 @@ class Recording:
 
 def read(path: Path, since_unix: int, until_unix: int) -> Recording:
     """Read what was recorded between two moments. Raises `NoJournal`."""
-    if not path.is_file():
-        raise NoJournal(f"{path}: no such file")
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version != VERSION:
-                raise NoJournal(f"{path}: its format is {version}, this release replays {VERSION}")
-            found = database.execute(ROWS, (since_unix, until_unix)).fetchall()
-            reigns = database.execute(REIGNS, (until_unix,)).fetchall()
-            (besides,) = database.execute(BESIDES, (since_unix, until_unix)).fetchone()
-    except sqlite3.Error as error:
-        raise NoJournal(f"{path}: {error}") from None
+    with reading(path) as database:
+        found = database.execute(ROWS, (since_unix, until_unix)).fetchall()
+        reigns = database.execute(REIGNS, (until_unix,)).fetchall()
+        (besides,) = database.execute(BESIDES, (since_unix, until_unix)).fetchone()
     if not found:
         raise NoJournal(f"{path}: no request was recorded in this span")
     together = Counter((row[6], row[11], row[12]) for row in found)

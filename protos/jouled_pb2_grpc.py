@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ClassifierStub:
-    """Missing associated documentation comment in .proto file."""
+    """Reached at the TCP port and on the inference socket.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,10 +48,12 @@ class ClassifierStub:
 
 
 class ClassifierServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Reached at the TCP port and on the inference socket.
+    """
 
     def Classify(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Classifies one image within the call's deadline, at the operating point that the policy chooses.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -85,7 +88,8 @@ def add_ClassifierServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Classifier:
-    """Missing associated documentation comment in .proto file."""
+    """Reached at the TCP port and on the inference socket.
+    """
 
     @staticmethod
     def Classify(request,
@@ -219,19 +223,22 @@ class ControlServicer:
     """
 
     def Status(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The policy in force, how much of its budget is used, and the meters.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Devices(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The devices with their health and power state, and what counts their joules.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Models(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The models with their operating points, and what was refused of them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -251,13 +258,15 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Policies(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The policies, and which of them is in force.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Puts a policy in force, until a trigger says otherwise. One that contradicts what must stay on is refused.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

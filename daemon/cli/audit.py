@@ -20,8 +20,9 @@ def audit(
     Records of the last half second of a running daemon are not looked at yet.
     """
     from daemon.audit import audit as check
-    from daemon.history import NoJournal, read_journal
+    from daemon.history import read_journal
     from daemon.identity import check_identity
+    from daemon.journal_reader import NoJournal
 
     store = journal / "journal.db" if journal.is_dir() else journal
     try:

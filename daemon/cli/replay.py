@@ -42,7 +42,7 @@ def replay(
     """
     from daemon import replay as past
     from daemon.config import load
-    from daemon.history import NoJournal
+    from daemon.journal_reader import NoJournal
 
     try:
         policies = load(config).policy

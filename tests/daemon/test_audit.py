@@ -12,8 +12,9 @@ import pytest
 
 from daemon.audit import Finding, audit
 from daemon.budget import Limit
-from daemon.history import History, NoJournal, Requests, Session, read_journal
+from daemon.history import History, Requests, Session, read_journal
 from daemon.journal import Journal, Record
+from daemon.journal_reader import NoJournal
 from daemon.journal_schema import VERSION
 from daemon.ledger import Energy
 from daemon.windows import Reign, Spending, worst_windows

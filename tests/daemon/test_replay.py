@@ -10,8 +10,8 @@ import pytest
 
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.history import NoJournal
 from daemon.journal import Journal, Record
+from daemon.journal_reader import NoJournal
 from daemon.ledger import Energy
 from daemon.replay import Bill, Recording, read, replay
 from daemon.router import Constraints

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from daemon import oip_parameters
 from daemon.oip import EXTENSIONS
 from daemon.version import VERSION
 from hal import artifact
@@ -107,6 +108,7 @@ def test_raw_batch(daemon: Daemon, held_out: digits.Part) -> None:
     assert (response.outputs[0].name, response.outputs[0].datatype) == ("scores", "FP32")
     assert scores(response).shape == (64, 10)
     assert np.mean(scores(response).argmax(axis=1) == held_out.labels[:64]) >= 0.95
+    assert response.parameters.keys() == oip_parameters.RESPONSE.keys() - {"fallback_of"}
     given = {key: getattr(value, value.WhichOneof("parameter_choice")) for key, value in response.parameters.items()}
     assert given.pop("energy_joules") > 0
     assert given.pop("energy_static_joules") > 0
@@ -263,6 +265,7 @@ def test_wrong_output(daemon: Daemon, image: NDArray[np.uint8], name: str, class
 @pytest.mark.parametrize("name", ["timeout", "max_energy_joules", "min_accuracy"])
 def test_parameter_that_is_no_number(daemon: Daemon, image: NDArray[np.uint8], name: str) -> None:
     """A parameter of the wrong type is refused by its name."""
+    assert name in oip_parameters.REQUEST
     request = digit_infer(image[np.newaxis])
     request.parameters[name].string_param = "soon"
     answer = refused(daemon, request)

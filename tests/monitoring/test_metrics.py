@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -11,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.clock import NANO
+from docs import reference
 from tests.daemon.serving import CALL_SECONDS, Daemon, digit_request
 from tests.monitoring.conftest import eventually, families, fetch, value
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from prometheus_client import Metric
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "metrics.md"
 REQUESTS = 25
 
 
@@ -122,7 +121,7 @@ def test_requests_for_another_host_are_refused(base: str, host: str, status: int
 
 
 def test_the_reference_lists_every_metric(daemon: Daemon, base: str, image: NDArray[np.uint8]) -> None:
-    """docs/metrics.md has a row for each metric, with its type, its labels and its meaning as they are served."""
+    """The reference has a row for each metric, with its type, its labels and its meaning as they are served."""
     daemon.classify(image)
     eventually(lambda: settled(base, 1))
     rows = []
@@ -132,5 +131,5 @@ def test_the_reference_lists_every_metric(daemon: Daemon, base: str, image: NDAr
             name = family.name + ("_total" if family.type == "counter" else "")
             marked = " ".join(f"`{label}`" for label in labels)
             rows.append(f"| `{name}` | {family.type} | {marked} | {family.documentation} |")
-    listed = [line for line in REFERENCE.read_text().splitlines() if line.startswith("| `jouled_")]
+    listed = [line for line in reference.metrics().splitlines() if line.startswith("| `jouled_")]
     assert listed == rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from grpc._cython import cygrpc
@@ -24,19 +24,29 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         super().__init__(loop, None, (), (), options, calls_limit)
         self._event_loop = loop
         self._refusals: set[asyncio.Task[None]] = set()
+        self.ended = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def _server_main_loop(self, started: asyncio.Future[bool]) -> None:
+        """Take calls until the server is stopped; what ends that before is kept, and calls under way go on."""
+        try:
+            await super()._server_main_loop(started)
+        except Exception as error:
+            if not started.done():
+                raise
+            self.failure = error
+        finally:
+            self.ended.set()
 
     def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[Any]:
         """Give what will be the next call of a method; `None` stands for all methods that are not registered."""
         if method is not None:
             call: asyncio.Future[Any] = super()._make_request_call_future(method)
             return call
-        refusing = self._event_loop.create_task(self._refuse_unknown())
-        # The server cancels it when it ends.
-        never = self._event_loop.create_future()
-        never.add_done_callback(lambda _: refusing.cancel())
-        return never
+        # It never gives a call. The server cancels it when it ends, and ends with what it raises.
+        return self._event_loop.create_task(self._refuse_unknown())
 
-    async def _refuse_unknown(self) -> None:
+    async def _refuse_unknown(self) -> NoReturn:
         while True:
             try:
                 call = await self._request_call()
@@ -60,3 +70,9 @@ class HardyServer(_server.Server):
         self._loop = cygrpc.get_working_loop()
         augmented = _server._augment_channel_arguments(options, None)  # noqa: SLF001 (as grpc.aio does)
         self._server = _Core(self._loop, augmented, calls_limit)
+
+    async def wait_until_ended(self) -> Exception | None:
+        """Wait until it takes no calls any more; give what ended it, None where it was stopped or cancelled."""
+        await self._server.ended.wait()
+        failure: Exception | None = self._server.failure
+        return failure

@@ -35,6 +35,7 @@ from daemon.load_report import LoadReports
 from daemon.metering import open_metering
 from daemon.model_control import ModelControl
 from daemon.pulse import PULSE_SECONDS, Pulse
+from daemon.reach import Unreachable, until_told_or_lost
 from daemon.reload import Reload
 from daemon.repository import SHIPPED, scan
 from daemon.statistics import Statistics
@@ -87,7 +88,7 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
     `read` gives the configuration, at the start and for a reload.
 
     Raises `ConfigError`, `PolicyRefused`, `JournalError`, `ArtifactError`, `FrontierError` or `StartError` when
-    it cannot start.
+    it cannot start, and `Unreachable`, once accepted requests are answered, where clients lost it before it was told.
     """
     config, stop, hangup = read(), asyncio.Event(), asyncio.Event()
     logs.configure(config.log.format, config.log.level)
@@ -123,7 +124,9 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
         _beside(stack, repeat("reload", partial(reload.when, hangup)))
         log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
-        await stop.wait()
+        lost = await until_told_or_lost(stop, [inference.grpc, operator.grpc])
+        if lost:
+            log.error("clients do not reach the daemon any more", reason=lost)
         supervisor.notify("STOPPING=1")
         log.info("draining")
         statuses.draining = True
@@ -135,6 +138,8 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         await control.end_streams()
         view.pulse.end()
         await operator.grpc.stop(DRAIN_SECONDS)
+        if lost:
+            raise Unreachable(lost)
     log.info("stopped")
 
 

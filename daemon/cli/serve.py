@@ -11,6 +11,7 @@ from daemon import config, logs
 from daemon.cli.output import fail
 from daemon.errors import ConfigError, PolicyRefused
 from daemon.journal import JournalError
+from daemon.reach import Unreachable
 from daemon.server import Places, StartError, serve
 from hal.energy.frontier import FrontierError
 from hal.errors import ArtifactError
@@ -23,7 +24,7 @@ def run_daemon(
     logs.configure("auto", "info")
     try:
         uvloop.run(serve(partial(config.load, path, tcp_address, metrics_address), Places(state, runtime)))
-    except (ConfigError, JournalError, StartError) as error:
+    except (ConfigError, JournalError, StartError, Unreachable) as error:
         fail(str(error))
     except PolicyRefused as error:
         fail(f"{path}: {error}")

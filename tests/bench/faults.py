@@ -66,12 +66,18 @@ ROWS = (
     ),
     Row("invalid reload", ("tests/daemon/test_serving_power.py::test_refused_reload",)),
     Row("image bomb", ("tests/daemon/test_serving_refusals.py::test_image_bomb",)),
+    Row("a server ends inside the process, or a socket is gone", ("tests/daemon/test_serving_reach.py",)),
     Row("200 seeds of the simulation", ("tests/soak/test_core.py",)),
 )
 IN_A_CONTAINER = (
     Row("kill -9 of the service", (f"{SERVICE}::test_killed_it_is_ready_again",), {"seconds": 1.5}),
     Row("hang of the event loop", (f"{SERVICE}::test_hanging_it_is_ready_again",), {"seconds": 8.0}),
     Row("SIGSTOP of the service", (f"{SERVICE}::test_stopped_in_its_tracks_it_is_ready_again",), {"seconds": 8.0}),
+    Row(
+        "socket of the service is removed",
+        (f"{SERVICE}::test_without_its_socket_it_is_ready_again",),
+        {"seconds": 8.0},
+    ),
     Row("reload of the service", (f"{SERVICE}::test_a_reload_brings_new_policies",), {"seconds": 0.5}),
     Row("invalid reload of the service", (f"{SERVICE}::test_an_invalid_reload_is_refused",)),
     Row("stop of the service under load", (f"{SERVICE}::test_stopped_under_load_all_accepted_is_answered",)),

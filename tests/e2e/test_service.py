@@ -140,6 +140,15 @@ def test_hanging_it_is_ready_again(container: Container, record_property: Record
     assert classify(container).labels[0].name == "0"
 
 
+def test_without_its_socket_it_is_ready_again(container: Container, record_property: Record) -> None:
+    """A daemon that clients do not find any more ends by itself, with a failure, and is started again."""
+    removed = time.monotonic()
+    (container.runtime / "jouled.sock").unlink()
+    record_property("seconds", container.ready_after(removed, RESTART_SECONDS))
+    assert classify(container).labels[0].name == "0"
+    assert "/run/jouled/jouled.sock: does not listen any more" in container.log()
+
+
 def test_a_daemon_that_cannot_start_is_given_up(container: Container) -> None:
     """With a broken configuration systemd tries a few times, then says that it failed."""
     file = container.path(CONFIGURATION)

@@ -18,6 +18,8 @@ from daemon.errors import InvalidRequest, NotAllowed
 from daemon.grpc_core import HardyServer
 from daemon.status import abort
 
+# Each call under way takes memory, even one that sends nothing.
+CALLS_LIMIT = 4096
 # gRPC's defaults leave streams and idle connections unbounded; see docs of grpc.max_concurrent_streams. With its
 # overload protection, a stock client that keeps to the limit of streams still gets most of a burst beyond it refused.
 LIMITS = [
@@ -26,22 +28,23 @@ LIMITS = [
     ("grpc.http.overload_protection", 0),
     # What comes beyond is closed at once. The connections of all servers leave room in the usual 1024 open files.
     ("grpc.max_allowed_incoming_connections", 256),
+    # A burst waits within gRPC until it is taken; by default calls beyond a thousand are CANCELLED at random.
+    ("grpc.server.max_pending_requests", CALLS_LIMIT),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS_LIMIT),
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_connection_idle_ms", 600_000),
     # Soft limit and hard one; between them calls are refused at random.
     ("grpc.max_metadata_size", 8192),
     ("grpc.absolute_max_metadata_size", 16_384),
-    # A peer that is gone without a word is found out after 80 s.
+    # A peer that is gone without a word is found out after 80 s; gRPC's keepalive_timeout_ms has no effect on that.
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
     # Who pings more often than every ten seconds, twice in a row, is disconnected.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
 ]
 # Over the network, certificates are looked at again after an hour, and calls that still go on then end soon.
 NETWORK_LIMITS = [("grpc.max_connection_age_ms", 3_600_000), ("grpc.max_connection_age_grace_ms", 600_000)]
-# Each call under way takes memory, even one that sends nothing.
-CALLS_LIMIT = 4096
 HANDLERS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",

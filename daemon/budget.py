@@ -192,33 +192,38 @@ class Budget:
             del self._ends[:past]
             del self._totals[:past]
 
-    def frees_at(self, nanojoules: int, now: int) -> int | None:
-        """Tell when `nanojoules` will fit if nothing else is dispatched, or None where it never will.
+    def frees_at(self, nanojoules: int, now: int, ahead: int = 0) -> int | None:
+        """Tell when `nanojoules` will fit behind others that spend `ahead` as soon as they may, or None for never.
 
-        What is under way counts as spent at its upper bound from now on, static power of the past as long as it may.
+        Nothing else is dispatched until then. What is under way counts as spent at its upper bound from now on, static
+        power of the past as long as it may.
         """
-        if nanojoules <= self.room_nanojoules(now):
+        wanted = nanojoules + ahead
+        if wanted <= self.room_nanojoules(now):
             return now
-        if nanojoules > self._limit.nanojoules - self.static_nanojoules:
+        most = self._limit.nanojoules - self.static_nanojoules
+        if nanojoules > most or ahead > most == 0:
             return None
-        drained = self._drained_at(nanojoules, now)
+        drained = self._drained_at(nanojoules, ahead, now)
         if drained is None:
             return None
-        room = self._window_room(now)
-        if nanojoules <= room:
-            return drained
+        # Each window lets as much through as it holds: what is beyond that comes so many windows later.
         window = self._limit.window_nanoseconds
-        start = bisect_right(self._ends, now - window)
-        index = bisect_left(self._totals, self._totals[start] + nanojoules - room)
-        frees = self._ends[index - 1] if index < len(self._totals) else now
-        return max(frees + window, drained)
+        windows = -(-(wanted - most) // most) if wanted > most else 0
+        wanted -= windows * most
+        room, frees = self._window_room(now), now
+        if wanted > room:
+            start = bisect_right(self._ends, now - window)
+            index = bisect_left(self._totals, self._totals[start] + wanted - room)
+            frees = window + (self._ends[index - 1] if index < len(self._totals) else now)
+        return max(frees + windows * window, drained)
 
-    def _drained_at(self, nanojoules: int, now: int) -> int | None:
-        """Tell when the bucket takes `nanojoules`, or None where it never will."""
+    def _drained_at(self, nanojoules: int, ahead: int, now: int) -> int | None:
+        """Tell when the bucket takes `nanojoules` behind `ahead`, or None where it never will."""
         burst = self._limit.burst_nanojoules
         if burst is None:
             return now
-        excess = nanojoules + self.reserved_nanojoules + self._filled_nanojoules(now) - burst
+        excess = nanojoules + ahead + self.reserved_nanojoules + self._filled_nanojoules(now) - burst
         drain_watts = self._limit.burst_watts - self.static_watts
         if excess <= 0:
             return now

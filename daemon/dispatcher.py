@@ -35,7 +35,7 @@ from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
 from daemon.settlement import Settlement
 from daemon.switchboard import STEP_SECONDS, Switchboard
 from daemon.tasks import Job
-from daemon.waiting import WaitingLine
+from daemon.waiting import NOTHING, WaitingLine
 from hal.device import Inference
 from hal.errors import DeviceUnavailable
 from hal.names import near
@@ -74,7 +74,7 @@ class Dispatcher:
         self._clock = clock
         self._unix = unix
         self._loop = asyncio.get_running_loop()
-        self._waiting = WaitingLine()
+        self._waiting = WaitingLine[Flight]()
         self._flying: dict[Job, Flight] = {}
         supplies = [
             Supply(lane.name, lane.static_watts, lane.reopening, since=clock()) for lane in fleet.lanes.values()
@@ -92,7 +92,7 @@ class Dispatcher:
             lane.gave_up = partial(self._take_back, lane.name)
         fleet.came_up = self.switchboard.found
         self._books = metering.books
-        self.settlement = Settlement(self.budget, self._books, journal, clock, self._waiting.wake)
+        self.settlement = Settlement(self.budget, self._books, journal, clock, self._wake)
         metering.closed = self.settlement.close
         self.reign = 0
         self.static_changed()
@@ -126,7 +126,7 @@ class Dispatcher:
         for job in list(self._flying):
             self._recall(job)
         self.switchboard.step(policy)
-        self._waiting.wake_all()
+        self._wake()
         return previous
 
     def check_policies(self, policies: dict[str, PolicyConfig]) -> None:
@@ -162,7 +162,7 @@ class Dispatcher:
 
     def settled(self) -> None:
         """Let those who wait look again: the budget has settled something."""
-        self._waiting.wake()
+        self._wake()
 
     async def watch_power(self) -> None:
         """Power idle devices down and others up, for ever."""
@@ -174,7 +174,9 @@ class Dispatcher:
         Either way the journal has the request's end first.
         """
         number, landing = self._journal.next_request_id(), self._loop.create_future()
-        flight = Flight(number, model, self._unix(), self._clock(), len(images), wanted.deadline, landing)
+        flight = Flight(
+            number, model, self._unix(), self._clock(), len(images), wanted.deadline, wanted.priority, landing
+        )  # fmt: skip
         try:
             return await self._serve(flight, images, wanted)
         except RequestError as error:
@@ -198,7 +200,8 @@ class Dispatcher:
             if now >= wanted.deadline:
                 raise DeadlinePassed
             candidates = [point for point in points if point.device not in tried] if tried else points
-            decision = self.router.decide(candidates, wanted, now)
+            ahead = self._waiting.before(flight) if self._waiting else NOTHING
+            decision = self.router.decide(candidates, wanted, now, ahead, in_line=flight.turn is not None)
             if isinstance(decision, Dispatch):
                 if self.power.switches:
                     self.switchboard.carry_out()
@@ -210,18 +213,19 @@ class Dispatcher:
                 except DeviceUnavailable:
                     tried.add(decision.point.device)
             elif isinstance(decision, Wait):
-                await self._wait(flight, decision.until, now)
+                await self._wait(flight, decision, now)
             else:
-                raise self._refusal(decision, bool(tried))
+                raise self._refusal(decision, (wanted.deadline - now) / NANO, bool(tried))
 
-    def _refusal(self, refuse: Refuse, failed_over: bool) -> RequestError:
+    def _refusal(self, refuse: Refuse, left_seconds: float, failed_over: bool) -> RequestError:
         if refuse.reason == "deadline":
             return DeadlinePassed(refuse.needed_seconds)
         retry_seconds = max(refuse.retry_nanoseconds / NANO, 1e-3)
         if refuse.reason == "budget":
-            return OverBudget(self.router.name, retry_seconds)
+            joules = refuse.needed_nanojoules / NANO
+            return OverBudget(self.router.name, joules, refuse.needed_seconds, left_seconds, retry_seconds)
         if refuse.reason == "load":
-            return Overloaded(retry_seconds)
+            return Overloaded(refuse.needed_seconds, left_seconds, retry_seconds)
         if refuse.reason == "lost" or failed_over:
             return Unavailable("every device that could serve the request is lost")
         return NoCandidate(f"no operating point meets the constraints under policy {self.router.name!r}")
@@ -277,7 +281,7 @@ class Dispatcher:
                     with_failures(energy, flight.failed_nanojoules), flight.device_seconds, queued, journaled,
                 )
             )  # fmt: skip
-        self._waiting.wake()
+        self._wake()
 
     def _end(self, flights: list[Flight]) -> bool:
         """Record how requests ended, with one write; tell of those of which no attempt runs any more.
@@ -338,19 +342,36 @@ class Dispatcher:
         del self._flying[job]
         flight.job = None
         self.budget.cancel(job.reservation)
-        self._waiting.wake()
+        self._wake()
         return True
 
-    async def _wait(self, flight: Flight, until: int, now: int) -> None:
-        """Wait until `until`, or until a settlement makes room and this request is the first in line.
+    async def _wait(self, flight: Flight, wait: Wait, now: int) -> None:
+        """Wait in line for a turn: as the first, when something makes room, or at the latest when the wait says.
 
         One that waited in vain keeps its place.
         """
-        waited, flight.waited = flight.waited, True
-        await self._waiting.wait((until - now) / NANO, first=waited)
+        if flight.turn is None:
+            self._waiting.join(flight, wait.work)
+        turn = flight.turn = self._loop.create_future()
+        timer = self._loop.call_later((wait.until - now) / NANO, _give, turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        """Give the first in line its turn."""
+        if self._waiting and (first := self._waiting.first) and first.turn:
+            _give(first.turn)
 
     def _pass_on(self, flight: Flight) -> None:
         """Let the next in line try as well, now that this one has what it waited for, or never will."""
-        if flight.waited:
-            flight.waited = False
-            self._waiting.wake()
+        if flight.turn is not None:
+            flight.turn = None
+            self._waiting.leave(flight)
+            self._wake()
+
+
+def _give(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)

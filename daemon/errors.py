@@ -36,10 +36,19 @@ class Draining(RequestError):
 
 
 class OverBudget(RequestError):
-    """The power budget has no room within the deadline. `retry_seconds` tells when it will."""
+    """The power budget has no room for `joules` in time. `retry_seconds` tells when it will."""
 
-    def __init__(self, policy: str, retry_seconds: float) -> None:
-        super().__init__(f"policy {policy!r}: the power budget has no room within the deadline")
+    def __init__(
+        self, policy: str, joules: float, needed_seconds: float, left_seconds: float, retry_seconds: float
+    ) -> None:
+        when = (
+            f"in time: the answer would take {needed_seconds:.3g} s, the deadline leaves {left_seconds:.3g} s"
+            if needed_seconds
+            else "beside what is always on"
+        )
+        super().__init__(
+            f"policy {policy!r}: the power budget has no room for {joules:.3g} J {when}; retry in {retry_seconds:.3g} s"
+        )
         self.policy = policy
         self.retry_seconds = retry_seconds
 
@@ -47,8 +56,11 @@ class OverBudget(RequestError):
 class Overloaded(RequestError):
     """The queues are too long for the deadline. `retry_seconds` tells when they will have shortened."""
 
-    def __init__(self, retry_seconds: float) -> None:
-        super().__init__("the devices are busy beyond the deadline")
+    def __init__(self, needed_seconds: float, left_seconds: float, retry_seconds: float) -> None:
+        super().__init__(
+            f"the devices are busy: the answer would take {needed_seconds:.3g} s, the deadline leaves "
+            f"{left_seconds:.3g} s; retry in {retry_seconds:.3g} s"
+        )
         self.retry_seconds = retry_seconds
 
 

@@ -37,7 +37,7 @@ class Flight:
     """A request under way: what its record needs, and the attempt that runs now.
 
     `ended_as` is its terminal status once that is decided, `sequence` the number of the record that says so; an attempt
-    that lands later only adds what it spent.
+    that lands later only adds what it spent. `turn` is set while it waits in line for the budget.
     `landed` is the last attempt that ended on its device, `energy` what it spent if it succeeded and `device_seconds`
     how long the device was busy with it. `failures` are the attempts that failed, which may have spent
     `failed_nanojoules`.
@@ -49,6 +49,7 @@ class Flight:
     accepted: int
     images: int
     deadline: int
+    priority: int
     landing: asyncio.Future[Answer]
     policy: str = ""
     reign: int = 0
@@ -56,7 +57,7 @@ class Flight:
     landed: Job | None = None
     energy: Energy | None = None
     device_seconds: float = 0.0
-    waited: bool = False
+    turn: asyncio.Future[None] | None = None
     reserved_nanojoules: int = 0
     failures: int = 0
     failed_nanojoules: int = 0

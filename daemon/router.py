@@ -15,10 +15,13 @@ from daemon.config import PolicyConfig
 from daemon.points import Point
 from daemon.power import Power
 from daemon.price import Demand
+from daemon.waiting import DEFAULT_PRIORITY, NOTHING, Work
 
 # How much longer than expected, relative, a queue may take. Filled up to the last deadline, an overloaded device would
 # give each of its answers just in time or just too late.
 QUEUE_MARGIN = 0.25
+# How late the event loop may give a turn to who waits for one.
+TURN_SECONDS = 0.005
 
 
 class Constraints(NamedTuple):
@@ -28,6 +31,7 @@ class Constraints(NamedTuple):
     images: int = 1
     max_energy_nanojoules: int | None = None
     min_accuracy: float = 0.0
+    priority: int = DEFAULT_PRIORITY
 
 
 class Dispatch(NamedTuple):
@@ -38,20 +42,23 @@ class Dispatch(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Ask again at `until`, or earlier when something was settled."""
+    """Wait in line, where this is expected to be `work`; ask again at `until`, or earlier as the first in line."""
 
     until: int
+    work: Work
 
 
 class Refuse(NamedTuple):
     """The request cannot be served. `reason` is constraints, lost, deadline, load or budget.
 
-    For `deadline`, `needed_seconds` tells what the quickest operating point needs when nothing is before it.
+    `needed_seconds` is the time in which the quickest operating point would answer: for `deadline` with nothing before
+    it, for `load` and `budget` with all that is, `needed_nanojoules` what it needs of the budget; 0 where none would.
     """
 
     reason: str
     retry_nanoseconds: int = 0
     needed_seconds: float = 0.0
+    needed_nanojoules: int = 0
 
 
 Decision = Dispatch | Wait | Refuse
@@ -71,13 +78,16 @@ class Router:
         self._power = power or Power(budget)
         self._demand = Demand()
 
-    def decide(self, points: Sequence[Point], wanted: Constraints, now: int) -> Decision:
-        """Decide for one request among the operating points of its model.
+    def decide(
+        self, points: Sequence[Point], wanted: Constraints, now: int, ahead: Work = NOTHING, *, in_line: bool = False
+    ) -> Decision:
+        """Decide for one request among the operating points of its model, behind those `ahead` in line for the budget.
 
         1. Leave out what breaks a constraint of the request or the policy.
         2. Leave out what cannot finish before the deadline behind the queue of its device.
         3. Take, in the strategy's order, the first whose upper bound the budget still holds.
-        4. Else wait for the budget where the deadline allows it, or refuse and say when to retry.
+        4. Else wait for the budget where its turn will come in time, or refuse and say when to retry. Who is in line
+           already stays there as long as there is any time left.
         """
         if not points:
             return Refuse("lost")
@@ -102,29 +112,42 @@ class Router:
         if not timely:
             return _too_late(living, latest, images, left)
         for point in order:
+            if ahead.nanojoules and self._needed(point, images) + ahead.nanojoules > self.budget.room_nanojoules(now):
+                continue
             reservation = power.reserve(point.device, point.upper_nanojoules * images, now)
             if reservation is not None:
                 power.chosen(point.device, now)
                 self._count(living, wanted, now)
                 return Dispatch(point, reservation)
-        return self._without_room(timely, living, wanted, now)
+        return self._without_room(timely, living, wanted, now, ahead, in_line)
 
-    def _without_room(self, timely: list[Point], living: list[Point], wanted: Constraints, now: int) -> Decision:
-        """Wait for the budget where the deadline allows it, or refuse and say when to retry."""
-        power, images = self._power, wanted.images
+    def _needed(self, point: Point, images: int) -> int:
+        """Give the nanojoules for which there must be room before a point is taken."""
+        return point.upper_nanojoules * images + self._power.opening_nanojoules(point.device)
 
-        def needed(point: Point) -> int:
-            return point.upper_nanojoules * images + power.opening_nanojoules(point.device)
+    def _without_room(
+        self, timely: list[Point], living: list[Point], wanted: Constraints, now: int, ahead: Work, in_line: bool
+    ) -> Decision:
+        """Wait for the budget where there is time for it, or refuse and say when to retry.
 
-        cheapest = min(timely, key=needed)
-        frees = self.budget.frees_at(needed(cheapest), now)
-        if frees is None or frees <= now:
-            return Refuse("budget", self.budget.limit.window_nanoseconds)
-        seconds = power.delay_seconds(cheapest.device, now) + cheapest.service_seconds * images
-        if frees + round(seconds * NANO) <= wanted.deadline:
-            return Wait(frees)
+        There is time if there is even where those ahead take longer than expected, so that who joins the line will be
+        served.
+        """
+        images = wanted.images
+        cheapest = min(timely, key=lambda point: self._needed(point, images))
+        nanojoules = self._needed(cheapest, images)
+        alone = self.budget.frees_at(nanojoules, now)
+        frees = self.budget.frees_at(nanojoules, now, ahead.nanojoules)
+        if alone is None or frees is None or frees <= now:
+            return Refuse("budget", self.budget.limit.window_nanoseconds, 0.0, nanojoules)
+        own = round(cheapest.service_seconds * images * NANO)
+        takes = own + round((self._power.delay_seconds(cheapest.device, now) + TURN_SECONDS) * NANO)
+        behind = frees - alone + ahead.nanoseconds
+        until, last = alone + round(behind * (1 + QUEUE_MARGIN)), wanted.deadline - takes
+        if until <= last or (in_line and now < last):
+            return Wait(min(until, last), Work(cheapest.dynamic_nanojoules * images, own))
         self._count(living, wanted, now)
-        return Refuse("budget", frees - now)
+        return Refuse("budget", alone + behind - now, (until + takes - now) / NANO, nanojoules)
 
     def _count(self, points: list[Point], wanted: Constraints, now: int) -> None:
         """Count a request for the price, once its fate is decided: who waits asks again."""
@@ -200,4 +223,4 @@ def _too_late(living: list[Point], waits: dict[str, float], images: int, left: f
     for point in living:
         if waits[point.device] == 0.0:
             point.observe(point.seconds)
-    return Refuse("load", round((soonest - left) * NANO))
+    return Refuse("load", round((soonest - left) * NANO), soonest)

@@ -32,6 +32,7 @@ from daemon.points import Point
 from daemon.power import Power, Supply, Switch
 from daemon.router import Constraints, Dispatch, Router, Wait
 from daemon.switchboard import STEP_SECONDS
+from daemon.waiting import NOTHING, WaitingLine
 from daemon.windows import Reign, Spending
 from hal.device import Cost
 
@@ -65,8 +66,8 @@ class Request:
     """A request, and how far its energy and time are from the mean of any point, in spreads.
 
     With `share` its energy is that multiple of the mean of any point, instead.
-    `reign` is that of its last dispatch, `turn` counts its waits, `worked_nanoseconds` is what deciding and bookkeeping
-    took by the real clock.
+    `reign` is that of its last dispatch, `in_line` while it waits for the budget, `turn` counts its waits,
+    `worked_nanoseconds` is what deciding and bookkeeping took by the real clock.
     """
 
     number: int
@@ -77,8 +78,14 @@ class Request:
     spent_nanojoules: int = 0
     reign: int = 0
     tried: set[str] = field(default_factory=set)
+    in_line: bool = False
     turn: int = 0
     worked_nanoseconds: int = 0
+
+    @property
+    def priority(self) -> int:
+        """Give its priority."""
+        return self.wanted.priority
 
 
 class End(NamedTuple):
@@ -148,7 +155,7 @@ class Simulation:
         self.router = Router(policy.name, policy.config, self.budget, self._load, self.power)
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
-        self._waiting: deque[Request] = deque()
+        self._waiting = WaitingLine[Request]()
         self._spent: list[tuple[int, int, int]] = []
         self._reigns: list[Reign] = []
         self._last_end: list[int] = []
@@ -196,10 +203,9 @@ class Simulation:
         for lane, job in recalled:
             self._call_off(lane, job)
         self._step()
-        again = [*self._waiting, *(job.request for _, job in recalled)]
-        self._waiting.clear()
-        for request in again:
-            self._decide(request)
+        for _, job in recalled:
+            self._decide(job.request)
+        self._wake()
 
     def kill_meter(self) -> None:
         """Settle with the model's mean and its uncertainty from now on."""
@@ -283,21 +289,27 @@ class Simulation:
     def _decide(self, request: Request) -> None:
         """Decide as the dispatcher does."""
         if self._now >= request.wanted.deadline:
+            self._leave_line(request)
             self._end(request, MISSED)
             return
         points = [point for point in self.points if point.device not in request.tried] if request.tried else self.points
         began = perf_counter_ns()
-        decision = self.router.decide(points, request.wanted, self._now)
+        ahead = self._waiting.before(request) if self._waiting else NOTHING
+        decision = self.router.decide(points, request.wanted, self._now, ahead, in_line=request.in_line)
         request.worked_nanoseconds += perf_counter_ns() - began
+        if isinstance(decision, Wait):
+            if not request.in_line:
+                request.in_line = True
+                self._waiting.join(request, decision.work)
+            request.turn += 1
+            self.at(decision.until, partial(self._end_wait, request, request.turn))
+            return
+        self._leave_line(request)
         if isinstance(decision, Dispatch):
             point, reservation = decision
             self._carry_out()
             request.reign = len(self._reigns) - 1
             self._submit(Job(request, point, reservation, point.service_seconds * request.wanted.images))
-        elif isinstance(decision, Wait):
-            request.turn += 1
-            self._waiting.append(request)
-            self.at(decision.until, partial(self._end_wait, request, request.turn))
         else:
             self._end(request, REFUSED[decision.reason])
 
@@ -305,13 +317,22 @@ class Simulation:
         self.ends.append(End(request, status, self._now, point))
 
     def _end_wait(self, request: Request, turn: int) -> None:
-        if request.turn == turn and request in self._waiting:
-            self._waiting.remove(request)
+        if request.turn == turn and request.in_line:
             self._decide(request)
+            if not request.in_line:
+                self._wake()
+
+    def _leave_line(self, request: Request) -> None:
+        if request.in_line:
+            request.in_line = False
+            self._waiting.leave(request)
 
     def _wake(self) -> None:
-        if self._waiting:
-            self._decide(self._waiting.popleft())
+        """Let the first in line try, then those behind it, until one has to go on waiting."""
+        while first := self._waiting.first:
+            self._decide(first)
+            if first.in_line:
+                break
 
     def _submit(self, job: Job) -> None:
         lane = self._lanes[job.point.device]

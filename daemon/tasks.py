@@ -76,25 +76,29 @@ class TaskQueue:
     def gather(self, job: Job, limit: int) -> list[Job]:
         """Add to a job those of its point that wait, up to `limit` images.
 
-        They pass jobs of other points, but nothing that is not a job. Where the last batch was of several jobs, more
-        are likely to come: the device waits for them as long as the policy and the deadlines allow.
+        They pass jobs of other points, but nothing that is not a job, and none joins that would make another late.
+        Where the last batch was of several jobs, more are likely to come: the device waits for them as long as the
+        policy and the deadlines allow.
         """
-        batch, images = [job], len(job.images)
+        batch, images, deadline, now = [job], len(job.images), job.deadline, self._clock()
+        each = round(job.expected_seconds / images * NANO)
         patience = self.batch_delay_seconds if self._gathered > 1 else 0.0
-        until = min(self._clock() + round(patience * NANO), job.deadline - round(job.expected_seconds * limit * NANO))
+        until = min(now + round(patience * NANO), deadline - each * limit)
         waiting, self._passed = self._passed, deque()
         while images < limit and len(self._passed) < PASSED_LIMIT:
             try:
                 task = waiting.popleft() if waiting else self._next(until)
             except queue.Empty:
                 break
-            if isinstance(task, Job) and task.point is job.point and images + len(task.images) <= limit:
+            if not isinstance(task, Job):
+                self._passed.append(task)
+                break
+            more, earliest = images + len(task.images), min(deadline, task.deadline)
+            if task.point is job.point and more <= limit and now + more * each <= earliest:
                 batch.append(task)
-                images += len(task.images)
+                images, deadline = more, earliest
             else:
                 self._passed.append(task)
-                if not isinstance(task, Job):
-                    break
         self._passed += waiting
         self._gathered = len(batch)
         return batch

@@ -155,6 +155,26 @@ def test_nobody_waits_beyond_a_deadline(tmp_path: Path) -> None:
     drive(clock, scenario())
 
 
+def test_nobody_makes_another_late(tmp_path: Path) -> None:
+    """A request that has little time left runs with no more others than it has time for; they follow as one batch."""
+
+    async def scenario() -> None:
+        bench = Bench(batch_limit=16)
+        async with hosting(tmp_path, clock, ROOMY, bench) as host:
+            bench.gate.clear()
+            first = host.ask()
+            await entered(bench)
+            others = [host.ask(seconds=0.004), *(host.ask() for _ in range(9))]
+            await turns()
+            bench.gate.set()
+            await asyncio.gather(first, *others)
+            assert bench.batches == [1, 4, 6]
+            assert host.at_rest()
+
+    clock = ManualClock()
+    drive(clock, scenario())
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=20),

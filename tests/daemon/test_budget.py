@@ -151,6 +151,23 @@ def test_frees_at_is_exact(steps: list[tuple[str, int | Limit]], limit: Limit, w
 
 
 @settings(max_examples=300, deadline=None)
+@given(STEPS, LIMITS, st.integers(0, 120), st.integers(0, 400))
+def test_frees_at_behind_others(steps: list[tuple[str, int | Limit]], limit: Limit, wanted: int, ahead: int) -> None:
+    """The moment behind others is the one at which they have spent what they would, each nanojoule when it may."""
+    ledger, history = _play(steps, limit)
+    ledger.settle(Reservation(ledger.reserved_nanojoules), ledger.reserved_nanojoules, history.now)
+    told, now = ledger.frees_at(wanted, history.now, ahead), history.now
+    for _ in range(ahead):
+        frees = ledger.frees_at(1, now)
+        if frees is None:
+            assert told is None or told == now
+            return
+        now = frees
+        ledger.spend(1, now)
+    assert told == ledger.frees_at(wanted, now)
+
+
+@settings(max_examples=300, deadline=None)
 @given(STEPS, LIMITS)
 def test_what_runs_counts_as_spent_now(steps: list[tuple[str, int | Limit]], limit: Limit) -> None:
     """What waits for a reservation in flight is told a moment at which it fits if that settles now, at its bound."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from daemon.budget import Budget, Limit
 from daemon.clock import NANO
 from daemon.config import STRATEGIES, PolicyConfig
-from daemon.router import QUEUE_MARGIN, Constraints, Dispatch, Refuse, Router, Wait
+from daemon.router import QUEUE_MARGIN, TURN_SECONDS, Constraints, Dispatch, Refuse, Router, Wait
+from daemon.waiting import Work
 from hal.device import Kind
 from tests.daemon.builders import make_point
 
@@ -118,7 +119,7 @@ def test_deadline_behind_a_queue() -> None:
 def test_all_queues_too_long() -> None:
     """With every queue too long the refusal says when the shortest will have shortened enough, margin included."""
     decision = _router(loads={"stick": 2.0, "chip": 3.0}).decide(POINTS, SOON, NOW)
-    assert decision == Refuse("load", round(2.0 * QUEUE_MARGIN * NANO) + NANO + NANO // 2000)
+    assert decision == Refuse("load", round(2.0 * QUEUE_MARGIN * NANO) + NANO + NANO // 2000, 2.5005)
 
 
 def test_batch_takes_longer() -> None:
@@ -146,7 +147,7 @@ def test_wait_for_the_budget() -> None:
     router = _router(limit=1000)
     router.budget.spend(900, NOW - 9 * NANO - NANO // 2)
     decision = router.decide(POINTS, SOON, NOW)
-    assert decision == Wait(NOW + NANO // 2)
+    assert decision == Wait(NOW + NANO // 2, Work(100, NANO // 1000))
     assert _chosen(router.decide(POINTS, SOON, NOW + NANO // 2)) is BEST
 
 
@@ -154,15 +155,17 @@ def test_no_time_to_wait() -> None:
     """Where the window is full beyond the deadline the refusal says when there will be room."""
     router = _router(limit=1000)
     router.budget.spend(900, NOW)
-    assert router.decide(POINTS, SOON, NOW) == Refuse("budget", 10 * NANO)
-    just_too_late = Constraints(NOW + 10 * NANO + NANO // 1000 - 1)
-    assert router.decide(POINTS, just_too_late, NOW) == Refuse("budget", 10 * NANO)
-    assert router.decide(POINTS, Constraints(NOW + 10 * NANO + NANO // 1000), NOW) == Wait(NOW + 10 * NANO)
+    assert router.decide(POINTS, SOON, NOW) == Refuse("budget", 10 * NANO, 10.006, 200)
+    takes = NANO // 1000 + round(TURN_SECONDS * NANO)
+    just_too_late = Constraints(NOW + 10 * NANO + takes - 1)
+    assert router.decide(POINTS, just_too_late, NOW) == Refuse("budget", 10 * NANO, 10.006, 200)
+    decision = router.decide(POINTS, Constraints(NOW + 10 * NANO + takes), NOW)
+    assert decision == Wait(NOW + 10 * NANO, Work(100, NANO // 1000))
 
 
 def test_never_fits() -> None:
     """What exceeds the whole limit is refused; retrying is worth it after another window at the earliest."""
-    assert _router(limit=199).decide(POINTS, SOON, NOW) == Refuse("budget", 10 * NANO)
+    assert _router(limit=199).decide(POINTS, SOON, NOW) == Refuse("budget", 10 * NANO, 0.0, 200)
 
 
 def test_balanced_saves_as_the_window_fills() -> None:

@@ -202,7 +202,9 @@ window_seconds = {window_seconds}
         assert daemon.classifier.Classify(request, timeout=1.0).device == "stick"
     answer = refusal(lambda: daemon.classifier.Classify(request, timeout=0.5))
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert answer.message == "policy 'tight': the power budget has no room within the deadline"
+    start = f"policy 'tight': the power budget has no room for {STICK_JOULES:.3g} J in time: the answer would take "
+    assert answer.message.startswith(start)
+    assert f"; retry in {answer.retry_seconds:.3g} s" in answer.message
     (violation,) = answer.detail(error_details_pb2.QuotaFailure).violations
     assert (violation.subject, violation.description) == ("power:tight", answer.message)
     assert 0.5 < answer.retry_seconds <= window_seconds

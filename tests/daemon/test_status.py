@@ -68,8 +68,8 @@ def _end(error: RequestError) -> tuple[grpc.StatusCode, list[any_pb2.Any]]:
         (NotAllowed("no"), Code.PERMISSION_DENIED, []),
         (Draining(), Code.UNAVAILABLE, []),
         (Unavailable("lost"), Code.UNAVAILABLE, ["ErrorInfo"]),
-        (OverBudget("tight", 1.5), Code.RESOURCE_EXHAUSTED, ["QuotaFailure", "RetryInfo"]),
-        (Overloaded(0.25), Code.RESOURCE_EXHAUSTED, ["RetryInfo"]),
+        (OverBudget("tight", 0.2, 1.5, 0.5, 1.5), Code.RESOURCE_EXHAUSTED, ["QuotaFailure", "RetryInfo"]),
+        (Overloaded(0.75, 0.5, 0.25), Code.RESOURCE_EXHAUSTED, ["RetryInfo"]),
         (DeadlinePassed(), Code.DEADLINE_EXCEEDED, []),
     ],
 )
@@ -96,7 +96,7 @@ def test_field() -> None:
 
 def test_quota() -> None:
     """Over budget names the policy and when to retry."""
-    _, (first, second) = _end(OverBudget("tight", 1.5))
+    _, (first, second) = _end(OverBudget("tight", 0.2, 1.5, 0.5, 1.5))
     quota, retry = error_details_pb2.QuotaFailure(), error_details_pb2.RetryInfo()
     assert first.Unpack(quota)
     assert second.Unpack(retry)

@@ -8,6 +8,8 @@ Inference Protocol, one picture of 28 x 28 bytes a request, for a network of one
 - closed loop with 1, 8 and 32 requests under way, and over one ModelStreamInfer where the server has it;
 - open loop at rising rates, until a server falls behind; a latency counts from when its request was to be sent.
 
+The client of the closed loop and the stream is `tests.bench.http2`, which takes about as little as h2load does.
+
 Figures are medians over the rounds. The processor time of a request is that of the server and all that it started; for
 `cpu_vs_echo` the time that the daemon's program runs is left out.
 
@@ -24,6 +26,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,13 +97,19 @@ def _running(folder: Path, peers: tuple[Path, Path] | None) -> Iterator[dict[str
         for name, command in commands.items():
             began = time.monotonic()
             process = stack.enter_context(servers.started(command))
-            servers.wait_until_it_answers(process, _target(addresses[name], "ModelInfer"))
+            servers.wait_until_it_answers(process, target_of(addresses[name], "ModelInfer"))
             found[name] = Server(process, addresses[name], time.monotonic() - began)
         yield found
 
 
-def _target(address: str, method: str) -> drive.Target:
+def target_of(address: str, method: str) -> drive.Target:
+    """Name a server's method, and the request that all servers get."""
     return drive.Target(address, f"{SERVICE}/{method}", _request())
+
+
+def is_error(answer: bytes) -> bool:
+    """Tell whether an answer of a stream is an error."""
+    return bool(pb.ModelStreamInferResponse.FromString(answer).error_message)
 
 
 class Bench:
@@ -117,7 +126,7 @@ class Bench:
     def warm_up(self) -> None:
         """Drive each server for the first time; find how many requests it takes to fill the seconds of a sample."""
         for name, server in self._running.items():
-            target = _target(server.address, "ModelInfer")
+            target = target_of(server.address, "ModelInfer")
             for requests in (100, 1000):
                 self._rates[name] = drive.closed(target, requests, COMPARED).requests_per_second
 
@@ -125,18 +134,19 @@ class Bench:
         """Sample every row once, the servers in turn."""
         for concurrency in CONCURRENCIES:
             for name, server in self._running.items():
-                target = _target(server.address, "ModelInfer")
+                target = target_of(server.address, "ModelInfer")
                 requests = round(self._rates[name] * self._seconds / (2 if concurrency == 1 else 1))
                 self._sample((name, "closed", concurrency), drive.closed, target, requests, concurrency)
         for name, server in self._running.items():
             if name in STREAMING:
                 requests = round(self._rates[name] * self._seconds)
-                target = _target(server.address, "ModelStreamInfer")
-                self._sample((name, "stream", COMPARED), drive.stream, target, requests, COMPARED)
+                target = target_of(server.address, "ModelStreamInfer")
+                how = partial(drive.stream, refused=is_error)
+                self._sample((name, "stream", COMPARED), how, target, requests, COMPARED)
         for rate in RATES:
             for name, server in self._running.items():
                 if rate <= self._behind.get(name, rate):
-                    target = _target(server.address, "ModelInfer")
+                    target = target_of(server.address, "ModelInfer")
                     driven = self._sample(
                         (name, "open", rate), drive.steady, target, round(rate * self._seconds), float(rate)
                     )

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from tests.bench import serve
+import pytest
+
+from tests.bench import drive, serve, servers, tiny
+from tests.daemon.serving import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_it_measures_the_daemon_beside_an_echo() -> None:
@@ -25,3 +32,18 @@ def test_it_measures_the_daemon_beside_an_echo() -> None:
     assert [ratios[f"vs_{peer}"] for peer in serve.PEERS] == [None, None, None]
     assert ratios["cpu_vs_echo"] > 1
     assert ratios["stream_vs_unary"] > 0
+
+
+def test_refusals_are_no_answers(tmp_path: Path) -> None:
+    """In closed loop a refusal ends the run; on a stream it is counted, and answers go on."""
+    address = f"127.0.0.1:{free_port()}"
+    unary, stream = (serve.target_of(address, method) for method in ("ModelInfer", "ModelStreamInfer"))
+    with servers.started(servers.daemon_command(tiny.configuration(tmp_path), tmp_path, address)) as process:
+        servers.wait_until_it_answers(process, unary)
+        driven = drive.closed(unary, requests=20, concurrency=3)
+        assert (len(driven.seconds), driven.failed) == (20, 0)
+        with pytest.raises(RuntimeError, match="refuses"):
+            drive.closed(unary._replace(request=b""), requests=20, concurrency=3)
+        assert drive.stream(stream, 20, 3, serve.is_error).failed == 0
+        driven = drive.stream(stream._replace(request=b""), 20, 3, serve.is_error)
+        assert (len(driven.seconds), driven.failed) == (20, 20)

@@ -238,7 +238,8 @@ class Dispatcher:
         flight.reserved_nanojoules = reservation.nanojoules
         if flight.landing.done():
             flight.landing = self._loop.create_future()
-        job = flight.job = Job(point, images, deadline, reservation, point.service_seconds * len(images))
+        expected_seconds = point.service_seconds * len(images)
+        job = flight.job = Job(point, images, deadline, reservation, expected_seconds, flight.priority)
         self._flying[job] = flight
         self._journal.reserved(flight.request_id, flight.reign, point, reservation.nanojoules, now)
         self.fleet.lanes[point.device].submit(job)

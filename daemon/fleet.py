@@ -21,6 +21,7 @@ from daemon.errors import NotFound
 from daemon.health import unavailable
 from daemon.lane import Lane
 from daemon.points import Model, Point, points_of
+from daemon.waiting import DEFAULT_PRIORITY
 from hal.artifact import Artifact
 from hal.device import Device
 from hal.errors import ArtifactError, CapacityError
@@ -68,14 +69,14 @@ class Fleet:
         """Give what all devices draw together without a request."""
         return sum(lane.static_watts for lane in self.lanes.values())
 
-    def load_seconds(self, device: str) -> float | None:
-        """Tell the seconds of work queued at a device, or None while it cannot be used.
+    def load_seconds(self, device: str, priority: int = DEFAULT_PRIORITY) -> float | None:
+        """Tell the seconds of work at a device before a request of a priority, or None while it cannot be used.
 
         A fallback is used only while the device that names it cannot be.
         """
         lane = self.lanes[device]
         usable = lane.health.usable and not lane.shed
-        return lane.backlog_seconds if usable and self._called_for(device) else None
+        return lane.load_seconds(priority) if usable and self._called_for(device) else None
 
     def _called_for(self, device: str) -> bool:
         principal = self.principals.get(device)

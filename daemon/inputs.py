@@ -15,6 +15,7 @@ from daemon.clock import NANO
 from daemon.config import Server
 from daemon.errors import InvalidRequest
 from daemon.router import Constraints
+from daemon.waiting import DEFAULT_PRIORITY
 from hal.artifact import TensorSpec
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ ELEMENTS: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np
 
 
 def check_constraints(
-    now: int, remaining_seconds: float | None, server: Server, images: int, max_joules: float | None, accuracy: float
-) -> Constraints:
+    now: int, remaining_seconds: float | None, server: Server, images: int, max_joules: float | None, accuracy: float,
+    priority: int = DEFAULT_PRIORITY,
+) -> Constraints:  # fmt: skip
     """Build the constraints of a request; a call without a deadline gets the configured one."""
     if max_joules is not None and not 0 <= max_joules <= 1e6:
         raise InvalidRequest("max_energy_joules", f"{max_joules} is outside 0 to 1e6")
@@ -47,7 +49,7 @@ def check_constraints(
     if seconds <= DEADLINE_RESOLUTION_SECONDS:
         seconds = 0.0
     nanojoules = None if max_joules is None else round(max_joules * NANO)
-    return Constraints(now + int(seconds * NANO), images, nanojoules, accuracy)
+    return Constraints(now + int(seconds * NANO), images, nanojoules, accuracy, priority)
 
 
 def check_tensor(

@@ -19,12 +19,15 @@ from daemon.health import Health, State, unavailable
 from daemon.occupancy import Occupancy
 from daemon.opening import open_configured
 from daemon.tasks import CLOSE, Job, TaskQueue
+from daemon.waiting import LAST_PRIORITY
 from hal.device import Cost, Device, Inference, limit_seconds
 from hal.errors import DeviceUnavailable, Reason
 from hal.remote import RemoteDevice
 
 # A device that has not closed by then is left to the end of the process.
 CLOSE_SECONDS = 20.0
+# The seconds of work queued, by priority.
+NO_BACKLOGS = [0.0] * (LAST_PRIORITY + 1)
 
 log = structlog.get_logger()
 Outcome = Inference | DeviceUnavailable | None
@@ -59,6 +62,7 @@ class Lane:
         self.reopening: Cost | None = None
         self.queued = 0
         self.backlog_seconds = 0.0
+        self._backlogs = NO_BACKLOGS.copy()
         self._clock = clock
         self._loop = loop
         # The device's thread notes here what it runs, and whether the device failed since it was opened.
@@ -217,6 +221,7 @@ class Lane:
         """Queue a job."""
         self.queued += 1
         self.backlog_seconds += job.expected_seconds
+        self._backlogs[job.priority] += job.expected_seconds
         self._tasks.put(job)
 
     def _run(self, waiting: list[Job]) -> None:
@@ -277,7 +282,18 @@ class Lane:
 
     def _leave(self, job: Job) -> None:
         self.queued -= 1
-        self.backlog_seconds = self.backlog_seconds - job.expected_seconds if self.queued else 0.0
+        self.backlog_seconds -= job.expected_seconds
+        self._backlogs[job.priority] -= job.expected_seconds
+        if not self.queued:
+            self.backlog_seconds, self._backlogs = 0.0, NO_BACKLOGS.copy()
+
+    def load_seconds(self, priority: int) -> float:
+        """Tell how long the device will be busy with what it runs, and with what is queued but of a lower priority."""
+        later = sum(self._backlogs[priority + 1 :])
+        if not later:
+            return self.backlog_seconds
+        running = sum(job.expected_seconds for job in self._running or () if job.priority > priority)
+        return max(self.backlog_seconds - later + running, 0.0)
 
     @property
     def state(self) -> State:

@@ -22,6 +22,7 @@ from daemon.listener import Listener
 from daemon.load_report import LoadReports
 from daemon.model_control import ModelControl
 from daemon.oip_models import DATATYPES
+from daemon.oip_parameters import number, priority
 from daemon.points import Model
 from daemon.router import Constraints
 from daemon.statistics import Statistics
@@ -241,13 +242,13 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         """Read what a request asks for in its parameters, of which most have none."""
         if not request.parameters:
             return check_constraints(self._clock(), remaining_seconds, self._server, images, None, 0.0)
-        timeout = _number(request, "timeout")
+        timeout = number(request, "timeout")
         if timeout:
             seconds = timeout / 1e6
             remaining_seconds = seconds if remaining_seconds is None else min(seconds, remaining_seconds)
         return check_constraints(
             self._clock(), remaining_seconds, self._server, images,
-            _number(request, "max_energy_joules"), _number(request, "min_accuracy") or 0.0,
+            number(request, "max_energy_joules"), number(request, "min_accuracy") or 0.0, priority(request),
         )  # fmt: skip
 
 
@@ -296,17 +297,6 @@ def _classes(request: pb.ModelInferRequest, model: Model) -> int:
                 raise InvalidRequest("outputs[0].parameters.classification", f"{count} is below 1")
             return int(count)
     return 0
-
-
-def _number(request: pb.ModelInferRequest, key: str) -> float | None:
-    """Read a numeric request parameter of whichever type it came in."""
-    if key not in request.parameters:
-        return None
-    parameter = request.parameters[key]
-    kind = parameter.WhichOneof("parameter_choice")
-    if kind not in ("int64_param", "uint64_param", "double_param"):
-        raise InvalidRequest(f"parameters.{key}", "is not a number")
-    return float(getattr(parameter, kind))
 
 
 def _response(request: pb.ModelInferRequest, model: Model, answer: Answer, classes: int) -> bytes:

@@ -62,8 +62,8 @@ class Refuse(NamedTuple):
 
 
 Decision = Dispatch | Wait | Refuse
-# The seconds of work queued at a device, or None while it is lost.
-Load = Callable[[str], float | None]
+# The seconds of work at a device before a request of a priority, or None while it is lost.
+Load = Callable[[str, int], float | None]
 
 
 class Router:
@@ -95,7 +95,7 @@ class Router:
         if not allowed:
             return Refuse("constraints")
         power, images = self._power, wanted.images
-        loads = {point.device: self._load(point.device) for point in allowed}
+        loads = {point.device: self._load(point.device, wanted.priority) for point in allowed}
         living = [point for point in allowed if loads[point.device] is not None]
         if not living:
             return Refuse("lost")

@@ -282,7 +282,7 @@ class Simulation:
         )  # fmt: skip
         self._last_end.append(0)
 
-    def _load(self, device: str) -> float | None:
+    def _load(self, device: str, _priority: int) -> float | None:
         lane = self._lanes[device]
         return None if self._now < lane.rests_until else lane.backlog_seconds
 

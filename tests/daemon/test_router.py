@@ -41,7 +41,7 @@ def _router(
 ) -> Router:
     policy = PolicyConfig(strategy, 1.0, 10.0, min_accuracy, pin)
     budget = Budget(Limit(limit, 10 * NANO), static_watts=0.0, longest_window_nanoseconds=NANO)
-    return Router("test", policy, budget, lambda device: (loads or {}).get(device, 0.0))
+    return Router("test", policy, budget, lambda device, _priority: (loads or {}).get(device, 0.0))
 
 
 def _chosen(decision: Decision) -> Point:

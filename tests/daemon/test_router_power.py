@@ -41,7 +41,7 @@ def _router(
     power.done("stick", False, NOW - 2 * WINDOW)
     power.switches.clear()
     assert power.is_down("stick")
-    return Router("test", policy, budget, lambda device: None if device in lost else 0.0, power), power
+    return Router("test", policy, budget, lambda device, _priority: None if device in lost else 0.0, power), power
 
 
 def _chosen(decision: Decision) -> Point:
@@ -143,7 +143,7 @@ def test_service_time_is_forgotten() -> None:
         assert (decision.reason, decision.retry_nanoseconds > 0) == ("load", True)
         refused += 1
     assert 0 < refused < 50
-    busy = Router("test", router.policy, router.budget, lambda _device: 2.0)
+    busy = Router("test", router.policy, router.budget, lambda _device, _priority: 2.0)
     slow.service_seconds = 5.0
     busy.decide([slow], HURRIED, NOW)
     assert slow.service_seconds == 5.0

@@ -262,7 +262,7 @@ def test_wrong_output(daemon: Daemon, image: NDArray[np.uint8], name: str, class
     assert (answer.code, answer.fields[0][0]) == (INVALID, f"outputs[0].{field}")
 
 
-@pytest.mark.parametrize("name", ["timeout", "max_energy_joules", "min_accuracy"])
+@pytest.mark.parametrize("name", ["timeout", "max_energy_joules", "min_accuracy", "priority"])
 def test_parameter_that_is_no_number(daemon: Daemon, image: NDArray[np.uint8], name: str) -> None:
     """A parameter of the wrong type is refused by its name."""
     assert name in oip_parameters.REQUEST

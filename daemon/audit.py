@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.errors import STATUS
-from daemon.history import History
-from daemon.journal_store import LOST, MAINTENANCE, RUNNING
+from daemon.history import NO_SEAL, History
+from daemon.journal_schema import LOST, MAINTENANCE, RUNNING
 from daemon.windows import worst_bursts, worst_windows
 
 ANSWERED = "ok"
@@ -62,20 +62,26 @@ def terminal(history: History) -> Finding:
     last = unrecorded = 0
     for session in history.sessions:
         own = np.unique(requests.numbers[requests.sessions == session.number])
-        if not len(own):
-            continue
-        missing = np.setdiff1d(np.arange(last + 1, own[-1] + 1), own)
-        last = int(own[-1])
-        if session.ended:
+        seal = history.seals.get(session.number, NO_SEAL)
+        top = int(max([*own[-1:], seal.last_request, last]))
+        missing = np.setdiff1d(np.arange(last + 1, top + 1), own)
+        last = top
+        if len(missing) < seal.requests:
+            violations.append(f"session {session.number}: {seal.requests - len(missing)} sealed requests are there too")
+        elif not session.ended:
+            unrecorded += len(missing) - seal.requests
+        elif not seal.requests:
             violations += named(f"request {number}: no record, and its session ended in order" for number in missing)
-        else:
-            unrecorded += len(missing)
+        elif len(missing) > seal.requests:
+            lost = len(missing) - seal.requests
+            violations.append(f"session {session.number}: {lost} requests are neither recorded nor sealed")
     return Finding(
         "I1",
         "every accepted request ends in exactly one terminal status",
         {
             "requests": len(requests.numbers), "ended": int(ended.sum()), "under_way": int(under_way.sum()),
             "lost_in_a_kill": int((requests.statuses == LOST).sum()), "undispatched_at_a_kill": unrecorded,
+            "sealed": sum(seal.requests for seal in history.seals.values()),
         },
         violations,
     )  # fmt: skip
@@ -93,6 +99,11 @@ def in_time(history: History) -> Finding:
             requests.numbers[late], (requests.ended - requests.deadlines)[late] / 1e9, strict=True
         )
     )
+    violations += [
+        f"session {number}: {seal.late} sealed answers came after their deadlines"
+        for number, seal in history.seals.items()
+        if seal.late
+    ]
     left = (requests.deadlines - requests.ended)[known]
     return Finding(
         "I2",
@@ -140,11 +151,16 @@ def gapless(history: History) -> Finding:
     recorded = 0
     for session in history.sessions:
         own = np.sort(requests.sequences[(requests.sessions == session.number) & (requests.sequences > 0)])
-        if not len(own):
-            continue
-        recorded += len(own)
-        missing = np.setdiff1d(np.arange(1, own[-1] + 1), own)
-        violations += named(f"session {session.number}: terminal record {number} is missing" for number in missing)
+        seal = history.seals.get(session.number, NO_SEAL)
+        recorded += len(own) + seal.acknowledged
+        missing = np.setdiff1d(np.arange(1, max([*own[-1:], seal.last_sequence]) + 1), own)
+        if not seal.acknowledged:
+            violations += named(f"session {session.number}: terminal record {number} is missing" for number in missing)
+        elif len(missing) != seal.acknowledged:
+            violations.append(
+                f"session {session.number}: of the terminal records {len(missing)} are not there, "
+                f"and {seal.acknowledged} are sealed"
+            )
         twice = own[1:][np.diff(own) == 0]
         violations += named(f"session {session.number}: two terminal records are number {number}" for number in twice)
     return Finding(

@@ -178,6 +178,13 @@ class TlsConfig(Section, frozen=True):
     methods that it may call, such as `jouled.v1.Classifier/*`."""
 
 
+class JournalConfig(Section, frozen=True):
+    """`[journal]`: what is kept of requests."""
+
+    retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None = None
+    """How long each record is kept; what is older stays in sums and counts. Without it every record stays."""
+
+
 class LogConfig(Section, frozen=True):
     """`[log]`: how, and from which level on."""
 
@@ -204,6 +211,7 @@ class Config(Section, frozen=True):
     server: Server = Server()
     meters: MetersConfig = MetersConfig()
     metrics: MetricsConfig = MetricsConfig()
+    journal: JournalConfig = JournalConfig()
     log: LogConfig = LogConfig()
     tls: TlsConfig | None = None
 

@@ -6,7 +6,7 @@ clock, but never before the end of the boot that it follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from daemon.windows import Reign, Spending
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +29,19 @@ class Session(NamedTuple):
 
     number: int
     ended: bool
+
+
+class Seal(NamedTuple):
+    """How many requests of a session are sealed, and which is the last; the same of terminal records; late answers."""
+
+    requests: int
+    last_request: int
+    acknowledged: int
+    last_sequence: int
+    late: int
+
+
+NO_SEAL = Seal(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -51,12 +64,13 @@ class Requests:
 
 @dataclass(frozen=True)
 class History:
-    """Sessions and reigns in order, the requests, and when which energy was spent."""
+    """Sessions and reigns in order, the requests, and when which energy was spent; what was sealed, by session."""
 
     sessions: Sequence[Session]
     reigns: Sequence[Reign]
     requests: Requests
     spending: Spending
+    seals: Mapping[int, Seal] = field(default_factory=dict)
 
 
 def read_journal(path: Path) -> History:
@@ -82,7 +96,12 @@ def _read(database: sqlite3.Connection) -> History:
     attempts = np.array(
         database.execute("SELECT session, reign, started, ended, dynamic_nanojoules FROM attempts").fetchall(), np.int64
     ).reshape(-1, 5)
-    return _joined(sessions, reigns, np.array([status for (status,) in statuses], np.str_), columns.T, attempts.T)
+    seals = database.execute(
+        "SELECT session, SUM(requests), MAX(last_request), SUM(acknowledged), MAX(last_sequence), SUM(late) "
+        "FROM seals GROUP BY session"
+    ).fetchall()
+    history = _joined(sessions, reigns, np.array([status for (status,) in statuses], np.str_), columns.T, attempts.T)
+    return replace(history, seals={session: Seal(*figures) for session, *figures in seals})
 
 
 def _joined(

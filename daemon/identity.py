@@ -6,7 +6,7 @@ from pathlib import Path
 
 from daemon.audit import Finding, named
 from daemon.journal_reader import reading
-from daemon.journal_store import LOST, MAINTENANCE
+from daemon.journal_schema import LOST, MAINTENANCE
 from daemon.journal_sums import FINAL, PROVISIONAL
 
 RANGES = """
@@ -30,11 +30,15 @@ SELECT session, account, SUM(given) - SUM(pending) FROM meters JOIN (
 # What a power-up or a lost request is charged comes from no meter.
 TOLD = f"""
 SELECT session, account, SUM(nanojoules) FROM (
-  SELECT session, point, dynamic_nanojoules + static_nanojoules AS nanojoules FROM requests
+  SELECT session, device, dynamic_nanojoules + static_nanojoules AS nanojoules
+  FROM requests JOIN points ON points.id = point
   WHERE energy_state = '{FINAL}' AND status NOT IN ('{LOST}', '{MAINTENANCE}')
   UNION ALL
-  SELECT session, point, dynamic_nanojoules + static_nanojoules FROM attempts WHERE energy_state = '{FINAL}'
-) JOIN points ON points.id = point JOIN account_devices USING (session, device) GROUP BY 1, 2
+  SELECT session, device, dynamic_nanojoules + static_nanojoules
+  FROM attempts JOIN points ON points.id = point WHERE energy_state = '{FINAL}'
+  UNION ALL
+  SELECT session, device, told_nanojoules FROM seals
+) JOIN account_devices USING (session, device) GROUP BY 1, 2
 """
 SUMS = """
 SELECT COUNT(*), SUM(metered_nanojoules), SUM(dynamic_nanojoules), SUM(static_nanojoules), SUM(idle_nanojoules),

@@ -22,8 +22,9 @@ from daemon.attribution import Final
 from daemon.books import Range
 from daemon.budget import Limit
 from daemon.clock import NANO, Clock
+from daemon.journal_seals import DAY_NANOSECONDS
 from daemon.journal_store import Store
-from daemon.journal_sums import FINAL
+from daemon.journal_sums import FINAL, STRETCH_NANOSECONDS
 from daemon.ledger import Energy
 from daemon.points import Point
 
@@ -100,14 +101,19 @@ class FailedAttempt(NamedTuple):
 class Journal:
     """An open journal. `append` methods are safe on the event loop: one write to the page cache each."""
 
-    def __init__(self, folder: Path, boot: str, clock: Clock, unix_nanoseconds: Clock) -> None:
+    def __init__(
+        self, folder: Path, boot: str, clock: Clock, unix_nanoseconds: Clock, retention_days: int | None = None
+    ) -> None:
         """Open the journal in `folder`, replay what a crash left, begin a session. Raises `JournalError`.
 
-        A store that cannot be read any more is set aside, and another one begun: `set_aside` says where it is.
+        Records older than the retention are sealed; without one all are kept. A store that cannot be read any more is
+        set aside, and another one begun: `set_aside` says where it is.
         """
         self.gaps = 0
         self._clock = clock
         self._unix = unix_nanoseconds
+        self._retention_days = retention_days
+        self._sealed_until = 0
         self._tails = folder / "tail"
         self._encode_lines = msgspec.json.Encoder().encode_lines
         self._writing = threading.Lock()
@@ -274,10 +280,25 @@ class Journal:
     def _move_now_and_then(self) -> None:
         while not self._closing.wait(MOVE_INTERVAL_SECONDS):
             self._try(self.move)
-            self._try(self._sum_up)
+            self._try(self._tidy)
 
-    def _sum_up(self) -> None:
-        self.store.sum_up(self._unix() - SETTLED_SECONDS * NANO)
+    def _tidy(self) -> None:
+        """Seal some of what is older than the retention; once nothing is, sum up the stretches that have passed."""
+        if not self._seal():
+            self.store.sum_up(self._unix() - SETTLED_SECONDS * NANO)
+
+    def _seal(self) -> bool:
+        """Seal some records of whole stretches; False when there is nothing left to seal."""
+        if self._retention_days is None:
+            return False
+        oldest = self._unix() - self._retention_days * DAY_NANOSECONDS
+        until = oldest // STRETCH_NANOSECONDS * STRETCH_NANOSECONDS
+        if until <= self._sealed_until:
+            return False
+        if self.store.seal(until):
+            return True
+        self._sealed_until = until
+        return False
 
     def _try(self, move: Callable[[], None]) -> None:
         try:

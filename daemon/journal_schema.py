@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from daemon.journal_sums import STRETCH_NANOSECONDS
 
-VERSION = 4
+VERSION = 5
+# The status of a request whose dispatch is recorded and whose end is not.
+RUNNING = "running"
+# What it becomes when the daemon that ran it has died: it may have spent all that was reserved.
+LOST = "lost"
+# The status of the record of a device that was powered up.
+MAINTENANCE = "maintenance"
 # A figure that is final stays beside the provisional one that left with the reply. The attempts are those that failed:
 # the one that was answered, or ran last, is the request's own. A row of the ledger is a closed range of time of one
 # meter: what it counted is where it went, `pending` being that part of dynamic and static of rows not yet final.
@@ -73,6 +79,21 @@ CREATE TABLE sums (
 INSERT INTO stretches SELECT DISTINCT accepted_unix / {STRETCH_NANOSECONDS}, 0 FROM requests
 UNION SELECT 0, 0;
 """
+# What stands for sealed records: in the sums of their stretches, and in counts of each session and device.
+SEALS = """
+CREATE TABLE sealed_sums (
+  stretch INTEGER NOT NULL, policy TEXT NOT NULL, model TEXT NOT NULL, variant TEXT NOT NULL, device TEXT NOT NULL,
+  provenance TEXT NOT NULL, status TEXT NOT NULL, requests INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
+  static_nanojoules INTEGER NOT NULL, device_seconds REAL NOT NULL, provisional_requests INTEGER NOT NULL,
+  provisional_dynamic_nanojoules INTEGER NOT NULL, provisional_static_nanojoules INTEGER NOT NULL,
+  PRIMARY KEY (stretch, policy, model, variant, device, provenance, status)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE seals (
+  session INTEGER NOT NULL, device TEXT NOT NULL, requests INTEGER NOT NULL, last_request INTEGER NOT NULL,
+  acknowledged INTEGER NOT NULL, last_sequence INTEGER NOT NULL, late INTEGER NOT NULL,
+  told_nanojoules INTEGER NOT NULL, PRIMARY KEY (session, device)
+) STRICT, WITHOUT ROWID;
+"""
 # By the format that they start from. What it did not record stays unknown: 0, and NULL for the end of a session.
 # Before format 3 no figure became final later: the model's was all there was.
 UPGRADES = {
@@ -94,10 +115,11 @@ UPDATE requests SET
   energy_state = IIF(status = 'running', energy_state, 'final');
 {LEDGER}""",
     3: SUMS,
+    4: SEALS,
 }
 
 
 def script(version: int) -> str:
     """Give what brings a store of format `version`, 0 for an empty one, to this one. Raises `KeyError`."""
-    steps = [SCHEMA, LEDGER, SUMS] if version == 0 else [UPGRADES[step] for step in range(version, VERSION)]
+    steps = [SCHEMA, LEDGER, SUMS, SEALS] if version == 0 else [UPGRADES[step] for step in range(version, VERSION)]
     return f"BEGIN;{''.join(steps)}PRAGMA user_version = {VERSION};COMMIT"

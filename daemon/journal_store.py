@@ -9,17 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daemon import journal_schema, journal_sums
+from daemon import journal_schema, journal_seals, journal_sums
+from daemon.journal_schema import LOST, RUNNING
 from daemon.journal_sums import EVER, FINAL, NAMES, PROVISIONAL, SummaryRow
 from daemon.ledger import Energy, row_id, split_row_id
 from daemon.points import Point
-
-# A request whose dispatch is recorded and whose end is not.
-RUNNING = "running"
-# What a running request becomes when the daemon that ran it has died: it may have spent all that was reserved.
-LOST = "lost"
-# The record of a device that was powered up.
-MAINTENANCE = "maintenance"
 
 
 class RequestRow(NamedTuple):
@@ -154,6 +148,12 @@ class Store:
                 self._database.execute("BEGIN")
                 journal_sums.sum_up(self._database, stretch)
 
+    def seal(self, until_unix: int) -> bool:
+        """Seal some of what was accepted before then, in one transaction; False when there is no more of it."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN")
+            return journal_seals.seal(self._database, until_unix, self.session)
+
     def close_session(self, boot: str, now: int) -> tuple[int, int]:
         """Charge the requests that a dead daemon left running with their whole reservation.
 
@@ -191,9 +191,10 @@ class Store:
     def next_ids(self) -> tuple[int, int]:
         """Give the first free numbers of requests and reigns."""
         rows = self._database.execute(
-            "SELECT (SELECT COALESCE(MAX(id), 0) FROM requests), (SELECT COALESCE(MAX(id), 0) FROM reigns)"
+            "SELECT (SELECT COALESCE(MAX(id), 0) FROM requests), (SELECT COALESCE(MAX(last_request), 0) FROM seals), "
+            "(SELECT COALESCE(MAX(id), 0) FROM reigns)"
         ).fetchone()
-        return rows[0] + 1, rows[1] + 1
+        return max(rows[:2]) + 1, rows[2] + 1
 
     def point_id(self, point: Point) -> int:
         """Find or give the number of an operating point."""

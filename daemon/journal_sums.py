@@ -23,26 +23,33 @@ EVER = (1 << 63) - 1
 FINAL_SUM = f"SUM(IIF({{0}}.energy_state = '{FINAL}', {{0}}.{{1}}_nanojoules, 0))"
 PROVISIONAL_COUNT = f"SUM({{}}.energy_state = '{PROVISIONAL}')"
 NAMES = "reigns.policy, COALESCE(model, ''), COALESCE(variant, ''), COALESCE(device, '')"
-WITHIN = "accepted_unix >= ?1 AND accepted_unix < ?2 GROUP BY 1, 2, 3, 4, 5, 6, 7"
-# Sums the records accepted from ?1 until before ?2, in steps of ?3.
-RECORDS = f"""
+
+
+def records(within: str) -> str:
+    """Give the query that sums some records, in steps of ?3."""
+    return f"""
 SELECT accepted_unix / ?3 * ?3, {NAMES}, requests.provenance, status, COUNT(*),
   {FINAL_SUM.format("requests", "dynamic")}, {FINAL_SUM.format("requests", "static")}, SUM(device_seconds),
   {PROVISIONAL_COUNT.format("requests")}, SUM(provisional_dynamic_nanojoules), SUM(provisional_static_nanojoules)
-FROM requests JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point WHERE {WITHIN}
+FROM requests JOIN reigns ON reigns.id = reign LEFT JOIN points ON points.id = point
+WHERE {within} GROUP BY 1, 2, 3, 4, 5, 6, 7
 UNION ALL
 SELECT accepted_unix / ?3 * ?3, {NAMES}, attempts.provenance, '{FAILED}', 0,
   {FINAL_SUM.format("attempts", "dynamic")}, {FINAL_SUM.format("attempts", "static")}, 0.0,
   {PROVISIONAL_COUNT.format("attempts")}, SUM(provisional_nanojoules), 0
 FROM requests JOIN attempts ON request = requests.id JOIN reigns ON reigns.id = attempts.reign
-JOIN points ON points.id = attempts.point WHERE {WITHIN}
+JOIN points ON points.id = attempts.point WHERE {within} GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
+
+
+# Sums the records accepted from ?1 until before ?2.
+RECORDS = records("accepted_unix >= ?1 AND accepted_unix < ?2")
 # Adds up the sums of the stretches from ?1 until before ?2, in steps of ?3 nanoseconds.
 SUMS = f"""
 SELECT stretch * {STRETCH_NANOSECONDS} / ?3 * ?3, policy, model, variant, device, provenance, status, SUM(requests),
   SUM(dynamic_nanojoules), SUM(static_nanojoules), SUM(device_seconds), SUM(provisional_requests),
   SUM(provisional_dynamic_nanojoules), SUM(provisional_static_nanojoules)
-FROM sums WHERE stretch >= ?1 AND stretch < ?2 GROUP BY 1, 2, 3, 4, 5, 6, 7
+FROM {{}} WHERE stretch >= ?1 AND stretch < ?2 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 
 
@@ -117,11 +124,14 @@ def summary(database: sqlite3.Connection, since_unix: int, until_unix: int, step
 
 
 def _parts(database: sqlite3.Connection, since: int, until: int, step: int) -> Iterator[SummaryRow]:
+    # Of a stretch through which the span cuts, what is sealed cannot be told apart any more.
+    around = since // STRETCH_NANOSECONDS, -(-until // STRETCH_NANOSECONDS)
+    yield from (SummaryRow(*row) for row in database.execute(SUMS.format("sealed_sums"), (*around, step)))
     first, last = -(-since // STRETCH_NANOSECONDS), until // STRETCH_NANOSECONDS
     if first >= last or (step != EVER and step % STRETCH_NANOSECONDS):
         spans = [(since, until)]
     else:
-        yield from (SummaryRow(*row) for row in database.execute(SUMS, (first, last, step)))
+        yield from (SummaryRow(*row) for row in database.execute(SUMS.format("sums"), (first, last, step)))
         missing = database.execute(
             "SELECT number FROM stretches WHERE summed = 0 AND number >= ? AND number < ?", (first, last)
         )

@@ -18,7 +18,7 @@ from daemon.audit import ANSWERED
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.journal_reader import NoJournal, reading
-from daemon.journal_store import MAINTENANCE
+from daemon.journal_schema import MAINTENANCE
 from daemon.points import Point
 from daemon.router import Constraints
 from daemon.simulation import Policy, Request, Simulation

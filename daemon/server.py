@@ -183,7 +183,7 @@ async def _core(
     boot = boot_id()
     calibrated = calibration.load(Path(config.calibration), config.device) if config.calibration else calibration.NONE
     _make_folder(places.state)
-    journal = Journal(places.state, boot, clock, time.time_ns)
+    journal = Journal(places.state, boot, clock, time.time_ns, config.journal.retention_days)
     try:
         if journal.lost:
             log.warning("requests of a daemon that died are charged in full", requests=journal.lost)

@@ -13,7 +13,7 @@ from daemon.config import PolicyConfig
 from daemon.fleet import Fleet
 from daemon.health import unavailable
 from daemon.journal import Journal, Record
-from daemon.journal_store import MAINTENANCE
+from daemon.journal_schema import MAINTENANCE
 from daemon.lane import Lane
 from daemon.ledger import Energy
 from daemon.power import Power, State, Switch

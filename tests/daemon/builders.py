@@ -19,7 +19,7 @@ from daemon.dispatcher import Dispatcher
 from daemon.fleet import Fleet
 from daemon.flight import Answer
 from daemon.journal import Journal, Record
-from daemon.journal_store import MAINTENANCE
+from daemon.journal_schema import MAINTENANCE
 from daemon.metering import Metering, open_metering
 from daemon.points import Model, Point
 from daemon.router import Constraints

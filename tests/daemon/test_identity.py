@@ -11,6 +11,8 @@ import pytest
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.identity import check_identity
+from daemon.journal_seals import DAY_NANOSECONDS
+from daemon.journal_store import Store
 from hal.errors import DeviceUnavailable, Reason
 from tests.daemon.builders import Bench, ManualClock, drive, hosting
 
@@ -73,3 +75,18 @@ def test_what_is_missing_is_named(journal: Path, statement: str, said: str) -> N
     violations = check_identity(journal).violations
     assert violations
     assert said in violations[0]
+
+
+def test_a_sealed_journal(journal: Path) -> None:
+    """What is left of ranges and requests adds up as before, and a change of it is noticed."""
+    before = check_identity(journal).figures
+    store = Store(journal)
+    while store.seal(DAY_NANOSECONDS):
+        pass
+    store.close()
+    finding = check_identity(journal)
+    assert finding.violations == []
+    assert finding.figures["ranges"] == 2
+    assert {**finding.figures, "ranges": before["ranges"]} == before
+    _change(journal, "UPDATE seals SET told_nanojoules = told_nanojoules + 1 WHERE device = 'spare'")
+    assert check_identity(journal).violations

@@ -371,7 +371,7 @@ def test_other_format(tmp_path: Path, clock: ManualClock) -> None:
     database = sqlite3.connect(tmp_path / "journal.db")
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads up to 4"):
+    with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads up to 5"):
         _open(tmp_path, clock)
 
 

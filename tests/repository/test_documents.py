@@ -98,8 +98,8 @@ class Scratch:
     def start(self, command: str) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ["env", "--default-signal=INT", "bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, command: str) -> tuple[int, str]:

@@ -36,7 +36,7 @@ def test_every_key_of_the_configuration(pages: dict[str, str]) -> None:
     """What the schema of the configuration has, the page has, each with a sentence."""
     schema = msgspec.json.schema(Config)["$defs"]
     keys = {key for section in schema.values() for key, content in section["properties"].items()}
-    holders = {"device", "policy", "trigger", "server", "meters", "account", "metrics", "log", "tls"}
+    holders = {"device", "policy", "trigger", "server", "meters", "account", "metrics", "journal", "log", "tls"}
     found = rows(pages["configuration"])
     assert found.keys() >= keys - holders
     assert {name for name, cells in found.items() if not cells[-1].endswith(".")} == set()

@@ -228,10 +228,15 @@ class Fleet:
     async def _load(self, lane: Lane, device: Device, artifact: Artifact) -> bool:
         """Load an artifact, or note why not. The points that it had before go on with its new program."""
         refused: ArtifactError | CapacityError | None = None
+        points: list[Point] = []
         try:
             program = await lane.call(lambda: device.load(artifact))
+            points = self._points(lane, points_of(artifact, device, program))
         except (ArtifactError, CapacityError) as error:
             refused = error
+        for point in points:
+            # The disk may keep it waiting.
+            await asyncio.to_thread(self.register, point)
         if not any(each is artifact for each in self._artifacts):
             # It was put away meanwhile.
             return refused is None
@@ -248,17 +253,16 @@ class Fleet:
         for point in known:
             point.program = program
         if not known:
-            self._offer(model, lane, points_of(artifact, device, program))
+            ranks = {name: rank for rank, name in enumerate(self.lanes)}
+            model.points[:] = sorted([*model.points, *points], key=lambda point: ranks[point.device])
         return True
 
-    def _offer(self, model: Model, lane: Lane, points: list[Point]) -> None:
-        """Offer new operating points of a model."""
+    def _points(self, lane: Lane, points: list[Point]) -> list[Point]:
+        """Let operating points be what they are on this device of this host."""
         self._calibration.apply(points, lane.config)
         for point in points:
             point.fallback_of = self.principals.get(lane.name, "")
-            self.register(point)
-        ranks = {name: rank for rank, name in enumerate(self.lanes)}
-        model.points[:] = sorted([*model.points, *points], key=lambda point: ranks[point.device])
+        return points
 
     def _watch(self) -> None:
         for lane in self.lanes.values():

@@ -170,8 +170,12 @@ class Journal:
         return self._sequence
 
     def register(self, point: Point) -> None:
-        """Give an operating point the number by which records name it."""
-        point.journal_id = self.store.point_id(point)
+        """Give an operating point the number by which records name it; one that cannot be entered keeps none."""
+        try:
+            point.journal_id = self.store.point_id(point)
+        except sqlite3.Error as error:
+            self.gaps += 1
+            log.error("operating point not in the journal", device=point.device, reason=str(error), gaps=self.gaps)
 
     def open_account(self, account: int, devices: Sequence[str], meters: Sequence[tuple[str, str]]) -> list[int]:
         """Enter an account of the frontier, its meters by name and boundary; give the numbers that name them."""

@@ -8,7 +8,7 @@ import re
 import shutil
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from numpy.typing import NDArray
+
+    Record = Callable[[str, Any], None]
 
 SHARE = 1 if os.environ.get("JOULED_SOAK_SECONDS") else 10
 REQUESTS = 100_000 // SHARE
@@ -94,7 +96,7 @@ def sound_requests(image: NDArray[np.uint8]) -> list[tuple[str, Message]]:
     ]
 
 
-def test_altered_requests(daemon: Daemon, image: NDArray[np.uint8]) -> None:
+def test_altered_requests(daemon: Daemon, image: NDArray[np.uint8], record_property: Record) -> None:
     """Whatever is sent, it is answered or refused in words fit for clients, and the daemon answers as before."""
     chance = np.random.default_rng(8)
     sound = [(method, request.SerializeToString()) for method, request in sound_requests(image)]
@@ -114,6 +116,8 @@ def test_altered_requests(daemon: Daemon, image: NDArray[np.uint8]) -> None:
             assert not INSIDE.search(QUOTED.sub("", said)), (method, content.hex(), said)
             ends[code] = ends.get(code, 0) + 1
     assert sum(ends.values()) == REQUESTS
+    record_property("altered", REQUESTS)
+    record_property("internal_errors", sum(ends.get(flaw, 0) for flaw in FLAWS))
     # Alterations were small enough to get past the first check, and large enough to be found.
     assert min(ends[grpc.StatusCode.OK], ends[grpc.StatusCode.INVALID_ARGUMENT]) > REQUESTS // 50, ends
     assert daemon.classify(image).labels[0].name == "0"
@@ -137,7 +141,7 @@ def _exchange(path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["snn", "dnn"])
-def test_altered_artifacts(tmp_path: Path, variant: str) -> None:
+def test_altered_artifacts(tmp_path: Path, variant: str, record_property: Record) -> None:
     """No artifact is accepted of which anything was altered since it was signed, whatever was altered."""
     chance, key = np.random.default_rng(8), signature.new_private_key()
     signed, folder = tmp_path / "signed" / "digits" / "1" / variant, tmp_path / "digits" / "1" / variant
@@ -165,5 +169,7 @@ def test_altered_artifacts(tmp_path: Path, variant: str) -> None:
                 artifact.read(folder)
         shutil.rmtree(folder)
         refused += 1
+    record_property("altered", ARTIFACTS // 2)
+    record_property("accepted", ARTIFACTS // 2 - refused)
     assert refused == ARTIFACTS // 2
     assert artifact.read(signed, trusted).name == f"digits/{variant}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,7 +127,7 @@ def _missing_at_first(failure: DeviceUnavailable) -> Callable[[Bench, Artifact],
     return load
 
 
-def test_returns_to_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_returns_to_the_bus(monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, Any], None]) -> None:
     """A stick that is away for a while, as with each upload of its firmware, is lost once and comes back once."""
 
     async def scenario() -> None:
@@ -142,6 +143,7 @@ def test_returns_to_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
             clock.advance(LONGEST_PAUSE_NANOSECONDS)
             await asyncio.sleep(0)
         assert list(dict.fromkeys(seen)) == ["up", "lost", "degraded"]
+        record_property("times_lost", sum(before != "lost" == after for before, after in pairwise(seen)))
         assert socket.opened == 6
         assert fleet.find("toy", "").points == [point]
         assert point.program is again

@@ -17,6 +17,8 @@ from tests.daemon.refusals import refusal
 from tests.daemon.serving import CALL_SECONDS, STOP_SECONDS, Daemon, configuration, digit_request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -111,7 +113,9 @@ def test_drain_does_not_wait_for_who_watches(start_daemon: StartDaemon) -> None:
     assert [each.status for each in watch] == [NOT_SERVING]
 
 
-def test_terminated_under_load(start_daemon: StartDaemon, image: NDArray[np.uint8]) -> None:
+def test_terminated_under_load(
+    start_daemon: StartDaemon, image: NDArray[np.uint8], record_property: Callable[[str, Any], None]
+) -> None:
     """Every request that was accepted is answered and in the journal, the others are told that they were not.
 
     Requests that gRPC had not handed over yet end as CANCELLED, which is grpc/grpc#41785.
@@ -131,6 +135,9 @@ def test_terminated_under_load(start_daemon: StartDaemon, image: NDArray[np.uint
     database = sqlite3.connect(daemon.places.state / "journal.db")
     rows = database.execute("SELECT id, status, dynamic_nanojoules FROM requests").fetchall()
     database.close()
+    record_property("accepted", len(rows))
+    record_property("unanswered", len(rows) - len(replies))
+    record_property("exit_status", daemon.process.returncode)
     assert {(reply.request_id, "ok", reply.energy.dynamic_nanojoules) for reply in replies} == set(rows)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,13 +53,18 @@ def _replace(daemon: Daemon, _: NDArray[np.uint8]) -> str:
 
 
 @pytest.mark.parametrize("fault", [_fail, _fail_of_the_operator, _shut, _remove, _replace])
-def test_lost(image: NDArray[np.uint8], fault: Callable[[Daemon, NDArray[np.uint8]], str]) -> None:
+def test_lost(
+    image: NDArray[np.uint8], fault: Callable[[Daemon, NDArray[np.uint8]], str],
+    record_property: Callable[[str, Any], None],
+) -> None:  # fmt: skip
     """Whatever took it from its clients: it says so, and ends with a status that a supervisor takes for a failure."""
     with running(configuration(ROOMY, start="roomy", devices=CHIP), program="tests.daemon.fragile") as daemon:
         assert daemon.classify(image).labels[0].name == "0"
         assert daemon.control.Status(pb.StatusRequest(), timeout=CALL_SECONDS).policy == "roomy"
+        began = time.monotonic()
         why = fault(daemon, image)
         assert daemon.process.wait(STOP_SECONDS) == 1
+        record_property("ended_seconds", time.monotonic() - began)
         (said,) = (line for line in daemon.log if line.startswith("jouled: "))
         assert said.startswith(f"jouled: {why}")
         assert [line for line in daemon.log if "level=error" in line and "do not reach" in line] != []

@@ -125,13 +125,19 @@ def test_kill_each_second(stick: Daemon, image: NDArray[np.uint8], record_proper
             respawns.append(_kill(stick, load, tick=time.monotonic() + 1.0))
     record_property("respawn_seconds", float(np.median(respawns)))
     record_property("longest_respawn_seconds", max(respawns))
-    record_property("load", str(load))
+    _record_load(record_property, load)
     assert load.sent == load.requests
     assert load.statuses == []
     assert {reply.fallback_of for reply in load.replies if reply.device == "substitute"} == {"accelerator"}
     assert {reply.fallback_of for reply in load.replies if reply.device == "accelerator"} == {""}
     _serves_again(stick, image)
     assert _descriptors(stick) <= before + 4
+
+
+def _record_load(record: Record, load: Load) -> None:
+    record("requests", load.sent)
+    record("without_a_status", load.sent - load.requests)
+    record("refused", len(load.statuses))
 
 
 def _kill(daemon: Daemon, load: Load, tick: float) -> float:
@@ -164,7 +170,7 @@ def test_stopped(stick: Daemon, image: NDArray[np.uint8], record_property: Recor
         _until(lambda: any(reply.fallback_of for reply in load.replies), "the fallback answers")
         _serves_again(stick, image)
     record_property("noticed_seconds", noticed)
-    record_property("load", str(load))
+    _record_load(record_property, load)
     assert load.sent == load.requests
     assert load.statuses == []
     assert not worker.is_running()
@@ -189,6 +195,7 @@ def test_driver_misbehaves(strange: Daemon, image: NDArray[np.uint8], deed: int,
         seconds = time.monotonic() - started
         _serves_again(strange, image)
     record_property("fallback_seconds", seconds)
+    _record_load(record_property, load)
     assert (reply.device, reply.fallback_of, reply.simulated) == ("substitute", "accelerator", True)
     said = any("worker says" in line and "terminate called" in line for line in strange.log)
     assert said == (deed == strange_worker.ABORT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from daemon.journal import Journal
 from tests.soak.core import MEMORY, simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from daemon.journal import Record
 
@@ -31,13 +31,16 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PER_TEST))
-def test_seeds(folder: Path, first: int) -> None:
+def test_seeds(folder: Path, first: int, record_property: Callable[[str, Any], None]) -> None:
     """Whatever a seed brings, every promise holds; all kinds of ends, kills among them, occur."""
     ends, kills = Counter[str](), 0
     for seed in range(first, first + PER_TEST):
         run, _ = simulate(seed, folder / str(seed))
         ends += run.ends
         kills += run.kills
+    record_property("seeds", PER_TEST)
+    record_property("kills", kills)
+    record_property("requests", sum(ends.values()))
     assert kills > 0
     assert set(ends) >= {ANSWERED, "cancelled", "DeadlinePassed", "OverBudget", "Overloaded", "Unavailable"}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,14 +16,19 @@ from tests.soak.cut import check_cut
 from tests.soak.kills import kill_again_and_again, press, stick_configuration, stick_policies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-KILLS = 10
+KILLS = 60 if os.environ.get("JOULED_SOAK_SECONDS") else 10
 
 
-def test_kills(tmp_path: Path) -> None:
-    """Ten kills under load lose no acknowledged record, and no window over all lives is over its limit."""
+def test_kills(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
+    """Kills under load lose no acknowledged record, and no window over all lives is over its limit."""
     *_, tally = kill_again_and_again(tmp_path, KILLS, seed=1)
+    record_property("kills", KILLS)
+    record_property("answers", len(tally.replies))
+    record_property("acknowledged_and_lost", len(tally.replies - tally.recorded))
+    record_property("worst_window_fraction", tally.figure("worst_window_fraction"))
     assert len(tally.replies) > KILLS
     assert (tally.figure("sessions"), tally.figure("ended_in_order")) == (KILLS + 1, 1)
     assert 0.9 < tally.figure("worst_window_fraction") <= 1 + EXACT

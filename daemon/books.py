@@ -210,6 +210,8 @@ class Books:
         `nanojoules` is what a model knows of it; with that the budget is charged by whoever had it done.
         """
         self._maintenance -= 1
+        # Nothing takes less than a nanosecond: a row without a length would have no part in its epoch.
+        began = min(began, ended - 1)
         self._of[device].enter(Row(self._maintenance, began, ended, nanojoules, nanojoules, 0, maintenance=True))
 
     def close(self, *, at_once: bool = False) -> Closed:

@@ -5,6 +5,9 @@ known. An entry counts in full from its reservation until a window after its end
 between the two. The check at a dispatch therefore covers every window that holds this dispatch as its last one.
 Static power of what is switched on counts in every window. All energies are whole nanojoules, all times nanoseconds.
 
+A limit binds the windows of its length that its reign reaches into, held to the largest limit that had a part in them.
+So one that was replaced goes on binding until such a window has passed, and what was under way then has ended.
+
 A second, short limit may stand beside it: a bucket that drains at a stated power. It holds what is reserved in full,
 and what was settled from its end on, so it bounds every stretch of time by the same argument.
 """
@@ -13,7 +16,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from daemon.clock import NANO
 
@@ -35,14 +40,45 @@ class Limit:
     burst_nanojoules: int | None = None
     burst_watts: float = 0.0
 
+    def over(self, window_nanoseconds: int) -> int:
+        """Give what it allows in any window of another length: itself as often as its own window fits, rounded up."""
+        return self.nanojoules * -(-window_nanoseconds // self.window_nanoseconds)
+
 
 class Reservation:
-    """The upper bound set aside for one dispatch, until it is settled or cancelled."""
+    """The upper bound set aside for one dispatch, until it is settled or cancelled. Reigns are numbered from 0 on."""
 
-    __slots__ = ("nanojoules",)
+    __slots__ = ("nanojoules", "reign")
 
-    def __init__(self, nanojoules: int) -> None:
+    def __init__(self, nanojoules: int, reign: int = 0) -> None:
         self.nanojoules = nanojoules
+        self.reign = reign
+
+
+@dataclass
+class _Replaced:
+    """A limit that was replaced and may still bind.
+
+    Its nanojoules are the most that any limit since allows in its window. Its reign was the `reign`th and reaches until
+    `until`, or while any of the `under_way` that were reserved by then are.
+    """
+
+    limit: Limit
+    reign: int
+    until: int
+    under_way: int = 0
+
+    def frees_at(self, now: int) -> int:
+        """Tell when it binds no more, if what is under way ends now."""
+        return (max(self.until, now) if self.under_way else self.until) + self.limit.window_nanoseconds
+
+
+class Past(NamedTuple):
+    """A reign of an earlier daemon: until when a limit was in force, and how high static power was."""
+
+    until: int
+    static_watts: float
+    limit: Limit
 
 
 class Budget:
@@ -58,20 +94,38 @@ class Budget:
         self._totals: list[int] = [0]
         # Until when static power was how high, before it was what it is now.
         self._static_past: list[tuple[int, float]] = []
-        self.limit = limit
+        # By the length of their windows: of two alike, the later one allows no more and binds no shorter.
+        self._replaced: dict[int, _Replaced] = {}
+        self._reign = self._under_way = 0
+        self._enforce(limit)
 
     @property
     def limit(self) -> Limit:
-        """The limit in force. Another one applies to the ledger as it stands."""
+        """The limit in force."""
         return self._limit
 
-    @limit.setter
-    def limit(self, limit: Limit) -> None:
+    def change_limit(self, limit: Limit, now: int) -> None:
+        """Put another limit in force at once, on the ledger as it stands."""
+        self._replace(self._limit, limit, now, self._under_way)
+        self._enforce(limit)
+
+    def _enforce(self, limit: Limit) -> None:
         self._limit = limit
+        # One of the same length allows no more than what it replaced does now, and will bind for longer.
+        self._replaced.pop(limit.window_nanoseconds, None)
         self._filled, self._filled_at = 0.0, 0
         if limit.burst_nanojoules is not None:
             for index, ended in enumerate(self._ends):
                 self._fill(self._totals[index + 1] - self._totals[index], ended)
+
+    def _replace(self, before: Limit, after: Limit, until: int, under_way: int) -> None:
+        self._replaced[before.window_nanoseconds] = _Replaced(before, self._reign, until, under_way)
+        self._reign += 1
+        for window, each in list(self._replaced.items()):
+            if each.frees_at(until) <= until:
+                del self._replaced[window]
+            else:
+                each.limit = replace(each.limit, nanojoules=max(each.limit.nanojoules, after.over(window)))
 
     @property
     def static_nanojoules(self) -> int:
@@ -85,24 +139,39 @@ class Budget:
         self._static_past.append((now, self.static_watts))
         self.static_watts = watts
 
-    def seed_static(self, past: list[tuple[int, float]]) -> None:
-        """Enter how high static power was until when, before this ledger began, oldest first."""
-        self._static_past = [*past, *self._static_past]
+    def seed(self, past: Sequence[Past], now: int) -> None:
+        """Enter the reigns of earlier daemons that end now at the latest, oldest first, into an empty ledger.
+
+        The ledger keeps from now on what their windows may ask for, too.
+        """
+        self._static_past = [*((each.until, each.static_watts) for each in past), *self._static_past]
+        limits = [*(each.limit for each in past), self._limit]
+        for each, after in zip(past, limits[1:], strict=True):
+            self._replace(each.limit, after, each.until, 0)
+        self._replaced.pop(self._limit.window_nanoseconds, None)
+        binding = [window for window, each in self._replaced.items() if each.frees_at(now) > now]
+        self.longest_window_nanoseconds = max([self.longest_window_nanoseconds, *binding])
 
     def static_fits(self, watts: float, now: int, nanojoules: int = 0) -> bool:
         """Tell whether static power may become `watts` now, and `nanojoules` be reserved, within the limit."""
-        limit = self._limit
-        more = nanojoules + math.ceil((watts - self.static_watts) * limit.window_nanoseconds)
+        limit, rise = self._limit, watts - self.static_watts
         bursts = limit.burst_nanojoules is None or (watts <= limit.burst_watts and nanojoules <= self._burst_room(now))
-        return bursts and more <= self._window_room(now)
+        return bursts and all(
+            nanojoules + math.ceil(rise * each.window_nanoseconds) <= self._room_under(each, now)
+            for each in self._binding(now)
+        )
 
-    def _static_held(self, now: int) -> int:
+    def _binding(self, now: int) -> list[Limit]:
+        """List the limit in force and those that were replaced and still bind."""
+        return [self._limit, *(each.limit for each in self._replaced.values() if each.frees_at(now) > now)]
+
+    def _static_held(self, window: int, now: int) -> int:
         """Bound the static energy of any window that holds now: what was drawn, but nothing below what is drawn now.
 
         A window that began `t` ago holds what was drawn since, and the rest of its length at the present power.
         """
-        held = self.static_watts * self._limit.window_nanoseconds
-        since = now - self._limit.window_nanoseconds
+        held = self.static_watts * window
+        since = now - window
         for until, watts in self._static_past:
             if until > since:
                 held += max(watts - self.static_watts, 0.0) * (until - since)
@@ -125,11 +194,20 @@ class Budget:
 
     def spent_nanojoules(self, now: int) -> int:
         """Give the settled energy of the window that ends now, static power left out."""
-        return self._totals[-1] - self._totals[bisect_right(self._ends, now - self._limit.window_nanoseconds)]
+        return self._spent(self._limit.window_nanoseconds, now)
+
+    def _spent(self, window: int, now: int) -> int:
+        return self._totals[-1] - self._totals[bisect_right(self._ends, now - window)]
+
+    def _room_under(self, limit: Limit, now: int) -> int:
+        window = limit.window_nanoseconds
+        static = self._static_held(window, now) if self._static_past else round(self.static_watts * window)
+        return limit.nanojoules - static - self.reserved_nanojoules - self._spent(window, now)
 
     def _window_room(self, now: int) -> int:
-        static = self._static_held(now) if self._static_past else self.static_nanojoules
-        return self._limit.nanojoules - static - self.reserved_nanojoules - self.spent_nanojoules(now)
+        if not self._replaced:
+            return self._room_under(self._limit, now)
+        return min(self._room_under(limit, now) for limit in self._binding(now))
 
     def room_nanojoules(self, now: int) -> int:
         """Give what may be reserved now; negative after a cut."""
@@ -146,39 +224,49 @@ class Budget:
         Each joule of the window comes back a window after it was spent. So until any moment ahead, no more can be spent
         than there is room now and will have come back by then.
         """
-        window = self._limit.window_nanoseconds
+        least = min([self._steady_under(limit, now) for limit in self._binding(now)])
+        if self._limit.burst_nanojoules is not None:
+            drain_watts = self._limit.burst_watts - self.static_watts
+            least = min(least, drain_watts + self.room_nanojoules(now) / self._limit.window_nanoseconds)
+        return least
+
+    def _steady_under(self, limit: Limit, now: int) -> float:
+        window = limit.window_nanoseconds
         start = bisect_right(self._ends, now - window)
-        room = self._window_room(now) - self._totals[start]
+        room = self._room_under(limit, now) - self._totals[start]
         least = math.inf
         for step in range(1, STEPS_AHEAD + 1):
             ahead = window * step // STEPS_AHEAD
             start = bisect_right(self._ends, now - window + ahead, start)
             least = min(least, (room + self._totals[start]) / ahead)
-        if self._limit.burst_nanojoules is not None:
-            drain_watts = self._limit.burst_watts - self.static_watts
-            least = min(least, drain_watts + (self.room_nanojoules(now)) / window)
         return least
 
     def reserve(self, nanojoules: int, now: int) -> Reservation | None:
         """Set an upper bound aside, or give None where it does not fit."""
         if nanojoules > self.room_nanojoules(now):
             return None
-        self.reserved_nanojoules += nanojoules
-        return Reservation(nanojoules)
+        return self.claim(nanojoules)
 
     def claim(self, nanojoules: int) -> Reservation:
         """Set an upper bound aside whether or not it fits: until it does, there is no room for anything else."""
         self.reserved_nanojoules += nanojoules
-        return Reservation(nanojoules)
+        self._under_way += 1
+        return Reservation(nanojoules, self._reign)
 
     def settle(self, reservation: Reservation, nanojoules: int, ended: int) -> None:
         """Replace a reservation by the energy spent. A failed run settles its whole reservation."""
-        self.reserved_nanojoules -= reservation.nanojoules
+        self.cancel(reservation)
+        for each in self._replaced.values():
+            if reservation.reign <= each.reign:
+                each.until = max(each.until, ended)
         self.spend(nanojoules, ended)
 
     def cancel(self, reservation: Reservation) -> None:
-        """Give a reservation back that was never dispatched."""
+        """Give a reservation back: of what was never dispatched, or is entered as spent."""
         self.reserved_nanojoules -= reservation.nanojoules
+        self._under_way -= 1
+        for each in self._replaced.values():
+            each.under_way -= reservation.reign <= each.reign
 
     def spend(self, nanojoules: int, ended: int) -> None:
         """Enter energy that ended at `ended`, at or after the last entry."""
@@ -207,16 +295,26 @@ class Budget:
         drained = self._drained_at(nanojoules, ahead, now)
         if drained is None:
             return None
-        # Each window lets as much through as it holds: what is beyond that comes so many windows later.
-        window = self._limit.window_nanoseconds
+        replaced = [
+            min(self._frees_under(each.limit, wanted, now), each.frees_at(now)) for each in self._replaced.values()
+        ]
+        return max(self._frees_under(self._limit, wanted, now), drained, *replaced)
+
+    def _frees_under(self, limit: Limit, wanted: int, now: int) -> int:
+        """Tell when `wanted` will fit one limit.
+
+        Each window lets as much through as it holds: what is beyond that comes so many windows later.
+        """
+        window = limit.window_nanoseconds
+        most = max(limit.nanojoules - round(self.static_watts * window), 1)
         windows = -(-(wanted - most) // most) if wanted > most else 0
         wanted -= windows * most
-        room, frees = self._window_room(now), now
+        room, frees = self._room_under(limit, now), now
         if wanted > room:
             start = bisect_right(self._ends, now - window)
             index = bisect_left(self._totals, self._totals[start] + wanted - room)
             frees = window + (self._ends[index - 1] if index < len(self._totals) else now)
-        return max(frees + windows * window, drained)
+        return frees + windows * window
 
     def _drained_at(self, nanojoules: int, ahead: int, now: int) -> int | None:
         """Tell when the bucket takes `nanojoules` behind `ahead`, or None where it never will."""

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from daemon.journal_store import Store
+
 
 class _Recalled(Exception):
     """A policy switch took a queued request back: it is decided again."""
@@ -97,12 +99,14 @@ class Dispatcher:
         self.reign = 0
         self.static_changed()
 
-    def seed(self, spent: list[tuple[int, int]], static: list[tuple[int, float]] | None = None) -> None:
-        """Enter what was spent before this daemon started, as (end, nanojoules), oldest first.
+    def recover(self, store: Store, boot: str) -> None:
+        """Enter what earlier daemons left in the journal of limits, static power and what was spent."""
+        now, unix = self._clock(), self._unix()
+        self.budget.seed(store.recent_reigns(boot, now, unix, self.budget.longest_window_nanoseconds), now)
+        self.seed(store.recent(boot, now, unix, self.budget.longest_window_nanoseconds))
 
-        `static` is how high static power was, as (until, watts).
-        """
-        self.budget.seed_static(static or [])
+    def seed(self, spent: list[tuple[int, int]]) -> None:
+        """Enter what was spent before this daemon started, as (end, nanojoules), oldest first."""
         for ended, nanojoules in spent:
             self.budget.spend(nanojoules, ended)
 
@@ -121,7 +125,7 @@ class Dispatcher:
         previous, policy = self.router.name, self.policies[name]
         self._check(name, policy)
         self.router.name, self.router.policy = name, policy
-        self.budget.limit = policy.limit
+        self.budget.change_limit(policy.limit, self._clock())
         self.static_changed()
         for job in list(self._flying):
             self._recall(job)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemon import journal_schema, journal_seals, journal_sums
+from daemon.budget import Limit, Past
 from daemon.journal_schema import LOST, RUNNING
 from daemon.journal_sums import EVER, FINAL, NAMES, PROVISIONAL, SummaryRow
 from daemon.ledger import Energy, row_id, split_row_id
@@ -238,20 +239,21 @@ class Store:
             rows = self._database.execute(RECENT, (boot, now, unix, nanoseconds)).fetchall()
         return [(moment, nanojoules) for moment, nanojoules in rows]
 
-    def recent_static(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[tuple[int, float]]:
-        """List (until, watts) of the static power of earlier sessions within the last `nanoseconds`, oldest first.
+    def recent_reigns(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[Past]:
+        """List the reigns of earlier sessions within the last `nanoseconds`, or a window of their own, oldest first.
 
-        What was on when a session ended may have been on until now.
+        What was in force and on when a session ended may have been so until now.
         """
         with self._lock:
             rows = self._database.execute(
                 "WITH placed AS (SELECT id, IIF(boot = ?, 0, ? - ? + started_unix - started) AS shift FROM sessions), "
-                "drawn AS (SELECT MIN(LEAD(began + shift, 1, ?) OVER (ORDER BY reigns.id), ?) AS until, static_watts "
-                "FROM placed JOIN reigns ON session = placed.id) "
-                "SELECT until, static_watts FROM drawn WHERE until > ? ORDER BY until",
-                (boot, now, unix, now, now, now - nanoseconds),
+                "past AS (SELECT MIN(LEAD(began + shift, 1, ?) OVER (ORDER BY reigns.id), ?) AS until, static_watts, "
+                "limit_nanojoules, window_nanoseconds, session FROM placed JOIN reigns ON session = placed.id) "
+                "SELECT until, static_watts, limit_nanojoules, window_nanoseconds FROM past "
+                "WHERE until > ? - MAX(?, window_nanoseconds) AND session <> ? ORDER BY until",
+                (boot, now, unix, now, now, now, nanoseconds, self.session),
             ).fetchall()
-        return [(until, watts) for until, watts in rows]
+        return [Past(until, watts, Limit(limit, window)) for until, watts, limit, window in rows]
 
     def summary(self, since_unix: int, until_unix: int = EVER, step: int = 0) -> list[SummaryRow]:
         """Sum the requests accepted from `since_unix` until before `until_unix`, in steps of so many nanoseconds."""

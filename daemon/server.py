@@ -202,8 +202,7 @@ async def _core(
             await _unless_stopped(stop, fleet.start(repository.artifacts))
             fleet.complete = fleet.complete and not repository.refused
             dispatcher = Dispatcher(fleet, journal, metering, config.policy, config.start_policy, clock, time.time_ns)
-            moment = (boot, clock(), time.time_ns(), dispatcher.budget.longest_window_nanoseconds)
-            dispatcher.seed(journal.store.recent(*moment), journal.store.recent_static(*moment))
+            dispatcher.recover(journal.store, boot)
             if journal.set_aside:
                 dispatcher.fill()
             tally = Tally(time.time_ns)

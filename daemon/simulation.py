@@ -197,7 +197,8 @@ class Simulation:
 
     def set_policy(self, policy: Policy) -> None:
         """Switch the policy: what is queued or waits for the budget is decided again."""
-        self.router.name, self.router.policy, self.budget.limit = policy.name, policy.config, policy.limit
+        self.router.name, self.router.policy = policy.name, policy.config
+        self.budget.change_limit(policy.limit, self._now)
         self._begin_reign()
         recalled = [(lane, job) for lane in self._lanes.values() for job in lane.queue if isinstance(job, Job)]
         for lane, job in recalled:

@@ -59,9 +59,9 @@ def energies_nanojoules(reigns: Sequence[Reign], spending: Spending) -> list[flo
 def worst_windows(reigns: Sequence[Reign], spending: Spending) -> dict[str, float]:
     """Give for each policy the largest energy of a window over its limit.
 
-    A window within one reign is held to that reign's limit. One that contains a switch is held to the largest limit in
-    force in it, and counts for the policy of that limit. A limit over a shorter window than the one looked at applies
-    as often as it fits, rounded up.
+    A limit binds the windows of its length that its reign reaches into. One within the reign is held to that limit. One
+    that contains a switch is held to the largest limit in force in it, and counts for the policy of that limit. A limit
+    over a shorter window than the one looked at applies as often as it fits, rounded up.
     """
     worst = {reign.policy: 0.0 for reign in reigns}
     times, totals = _cumulative(spending)
@@ -73,17 +73,18 @@ def worst_windows(reigns: Sequence[Reign], spending: Spending) -> dict[str, floa
         )
         energies = np.interp(starts + window, times, totals) - np.interp(starts, times, totals)
         statics = _drawn(starts + window, changes, drawn) - _drawn(starts, changes, drawn)
-        limits = np.zeros(len(starts))
+        limits, bound = np.zeros(len(starts)), np.zeros(len(starts), np.bool_)
         owners = np.full(len(starts), -1)
         for number, reign in enumerate(reigns):
             limit = reign.limit_nanojoules * -(-window // reign.window_nanoseconds)
             first, last = np.searchsorted(starts, reign.began - window, "right"), np.searchsorted(starts, reign.ended)
             larger = (limit > limits[first:last]) | (owners[first:last] < 0)
             limits[first:last][larger], owners[first:last][larger] = limit, number
+            bound[first:last] |= reign.window_nanoseconds == window
         fractions = _fractions(energies, statics, limits)
-        for number in np.unique(owners[owners >= 0]):
+        for number in np.unique(owners[bound]):
             policy = reigns[number].policy
-            worst[policy] = max(worst[policy], float(fractions[owners == number].max()))
+            worst[policy] = max(worst[policy], float(fractions[bound & (owners == number)].max()))
     return worst
 
 

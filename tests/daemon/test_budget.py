@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon import budget
-from daemon.budget import Budget, Limit, Reservation, limit_of
+from daemon.budget import Budget, Limit, Past, Reservation, limit_of
 from daemon.clock import NANO
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _play(steps: list[tuple[str, int | Limit]], limit: Limit) -> tuple[Budget, _
     for action, value in steps:
         if isinstance(value, Limit):
             history.now += 1
-            ledger.limit = value
+            ledger.change_limit(value, history.now)
             history.limits.append((history.now, value))
         elif action == "pass":
             history.now += value
@@ -119,17 +120,20 @@ def test_no_window_over_the_limit(steps: list[tuple[str, int | Limit]], limit: L
             assert spent == 0 or spent + _static(reign.limit) <= reign.limit.nanojoules
 
 
-@settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(1, LONGEST), st.integers(0, 300))
-def test_windows_that_contain_a_switch(steps: list[tuple[str, int | Limit]], window: int, nanojoules: int) -> None:
-    """With windows of one length, one that contains switches holds the largest limit in force in it."""
-    alike = [(action, Limit(v.nanojoules, window) if isinstance(v, Limit) else v) for action, v in steps]
-    _, history = _play(alike, Limit(nanojoules, window))
+@settings(max_examples=400, deadline=None)
+@given(STEPS, LIMITS)
+def test_windows_that_contain_a_switch(steps: list[tuple[str, int | Limit]], limit: Limit) -> None:
+    """Each window of a limit's length that its reign reaches into holds the largest limit in force in it."""
+    _, history = _play(steps, limit)
     reigns = list(history.reigns())
-    for start in range(1000 - window, history.now + 1):
-        largest = max((r.limit.nanojoules for r in reigns if r.began < start + window and r.ended > start), default=0)
-        spent = history.energy(start, start + window)
-        assert spent == 0 or spent + round(STATIC_WATTS * window) <= largest
+    for window in {reign.limit.window_nanoseconds for reign in reigns}:
+        for start in range(1000 - window, history.now + 1):
+            touched = [r.limit for r in reigns if r.began < start + window and r.ended > start]
+            if window not in {each.window_nanoseconds for each in touched}:
+                continue
+            largest = max(each.nanojoules * math.ceil(window / each.window_nanoseconds) for each in touched)
+            spent = history.energy(start, start + window)
+            assert spent == 0 or spent + round(STATIC_WATTS * window) <= largest
 
 
 @settings(max_examples=300, deadline=None)
@@ -142,12 +146,12 @@ def test_frees_at_is_exact(steps: list[tuple[str, int | Limit]], limit: Limit, w
         assert wanted > ledger.limit.nanojoules - ledger.static_nanojoules
     elif frees == history.now:
         assert wanted <= room(frees)
-    elif wanted + ledger.reserved_nanojoules > ledger.limit.nanojoules - ledger.static_nanojoules:
-        assert frees == history.now + ledger.limit.window_nanoseconds
-        assert wanted > room(frees)
+    elif ledger.reserved_nanojoules:
+        assert room(history.now) < wanted
+        assert history.now < frees <= history.now + LONGEST
     else:
         assert room(frees - 1) < wanted <= room(frees)
-        assert history.now < frees <= history.now + ledger.limit.window_nanoseconds
+        assert history.now < frees <= history.now + LONGEST
 
 
 @settings(max_examples=300, deadline=None)
@@ -243,10 +247,55 @@ def test_a_cut_holds_until_the_window_fits() -> None:
     """After a cut nothing is dispatched until the trailing window fits the new limit."""
     ledger = Budget(Limit(100, 10), static_watts=0.0, longest_window_nanoseconds=20)
     ledger.spend(80, 5)
-    ledger.limit = Limit(50, 20)
+    ledger.change_limit(Limit(50, 20), 6)
     assert ledger.room_nanojoules(6) == -30
     assert ledger.reserve(1, 24) is None
     assert ledger.reserve(1, 25) is not None
+
+
+def test_a_replaced_limit_binds_for_one_of_its_windows() -> None:
+    """After a switch to a shorter window, the longer one that was promised is kept until it has passed."""
+    ledger = Budget(Limit(100, 100), static_watts=0.0, longest_window_nanoseconds=100)
+    ledger.spend(90, 50)
+    ledger.change_limit(Limit(12, 10), 60)
+    assert ledger.room_nanojoules(60) == 12
+    ledger.spend(12, 60)
+    ledger.spend(12, 70)
+    # Of the first window there is left what ten of the second limit allow beyond what was spent.
+    assert ledger.room_nanojoules(80) == 120 - 114
+    assert (ledger.frees_at(7, 80), ledger.frees_at(12, 80)) == (150, 150)
+    assert ledger.room_nanojoules(150) == 12
+    assert ledger.room_nanojoules(160) == 12
+
+
+def test_a_replaced_limit_binds_while_something_of_its_reign_runs() -> None:
+    """What was under way at a switch reaches into the next reign, and its limit with it."""
+    ledger = Budget(Limit(100, 50), static_watts=0.0, longest_window_nanoseconds=50)
+    held = ledger.reserve(80, 0)
+    assert held is not None
+    ledger.change_limit(Limit(90, 10), 1)
+    ledger.change_limit(Limit(1, 1), 2)
+    ledger.change_limit(Limit(90, 10), 3)
+    assert ledger.room_nanojoules(100) == 10
+    ledger.settle(held, 80, 101)
+    ledger.spend(90, 111)
+    for _ in range(3):
+        ledger.spend(90, 121)
+    # Five windows of ten may hold 90 each, and one that began before the end of what ran holds 440.
+    assert ledger.room_nanojoules(135) == 450 - 440
+    assert ledger.room_nanojoules(151) == 90
+
+
+def test_limits_before_a_restart() -> None:
+    """The limits of an earlier daemon bind like those that this one replaced, and lengthen what the ledger keeps."""
+    ledger = Budget(Limit(12, 10), static_watts=0.0, longest_window_nanoseconds=10)
+    ledger.seed([Past(500, 0.0, Limit(100, 100)), Past(560, 0.0, Limit(12, 10))], 565)
+    assert ledger.longest_window_nanoseconds == 100
+    ledger.spend(114, 490)
+    assert ledger.room_nanojoules(565) == 6
+    assert ledger.room_nanojoules(590) == 12
+    ledger.seed([Past(100, 0.0, Limit(1000, 300))], 565)
+    assert ledger.longest_window_nanoseconds == 100
 
 
 def test_entries_out_of_order_end_later() -> None:
@@ -261,7 +310,7 @@ def test_entries_out_of_order_end_later() -> None:
 def test_static_power_before_a_restart() -> None:
     """What was drawn before this ledger began leaves less room, until a window later."""
     budget = Budget(Limit(1000, 100), static_watts=1.0, longest_window_nanoseconds=100)
-    budget.seed_static([(940, 9.0), (1000, 5.0)])
+    budget.seed([Past(940, 9.0, budget.limit), Past(1000, 5.0, budget.limit)], 1000)
     assert budget.room_nanojoules(1000) == 1000 - 100 - 60 * 4 - 40 * 8
     assert budget.room_nanojoules(1050) == 1000 - 100 - 50 * 4
     assert budget.room_nanojoules(1100) == 900

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon.budget import Limit
+from daemon.budget import Limit, Past
 from daemon.clock import NANO
 from daemon.journal import Journal, Record
 from daemon.ledger import Energy
@@ -114,22 +114,28 @@ def test_recent_is_the_window(tmp_path: Path, clock: ManualClock, point: Point) 
     revived.close()
 
 
-def test_recent_static_power(tmp_path: Path, clock: ManualClock) -> None:
-    """Seeding knows how high static power was until when, and takes the last session's for drawn until now."""
+def test_recent_reigns(tmp_path: Path, clock: ManualClock) -> None:
+    """Seeding knows what was in force and on until when, and takes the last session's for so until now."""
     began = clock()
-    for watts in (0.5, 0.25):
+    long = Limit(5000, 60 * NANO)
+    for watts, limit in ((0.5, LIMIT), (0.25, long)):
         opened = _open(tmp_path, clock)
-        opened.reign("all", LIMIT, watts, clock())
+        opened.reign("all", limit, watts, clock())
         clock.advance(NANO)
         opened.reign("all", LIMIT, 2 * watts, clock())
         clock.advance(NANO)
         opened.close()
     clock.advance(NANO)
     revived = _open(tmp_path, clock)
-    recent = revived.store.recent_static
-    assert recent("boot", clock(), 0, 10 * NANO) == [
-        (began + NANO, 0.5), (began + 2 * NANO, 1.0), (began + 3 * NANO, 0.25), (began + 5 * NANO, 0.5),
+    revived.reign("all", LIMIT, 3.0, clock())
+    recent = revived.store.recent_reigns
+    past = [
+        Past(began + NANO, 0.5, LIMIT), Past(began + 2 * NANO, 1.0, LIMIT), Past(began + 3 * NANO, 0.25, long),
+        Past(began + 5 * NANO, 0.5, LIMIT),
     ]  # fmt: skip
-    assert recent("boot", clock(), 0, 2 * NANO) == [(clock(), 0.5)]
-    assert [watts for _, watts in recent("other", 1, clock() + 1, 4 * NANO)] == [1.0, 0.25, 0.5]
+    assert recent("boot", clock(), 0, 10 * NANO) == past
+    # Beyond the time that is asked for, a limit is listed while one of its own windows may reach into its reign.
+    later = clock() + 20 * NANO
+    assert recent("boot", later, 0, 2 * NANO) == [past[2], past[3]._replace(until=later)]
+    assert [each.static_watts for each in recent("other", 1, clock() + 1, 4 * NANO)] == [0.5, 1.0, 0.25, 0.5]
     revived.close()

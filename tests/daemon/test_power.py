@@ -194,7 +194,7 @@ def test_policy_changes_its_mind() -> None:
         now = _put_down(power)
         power._budget.spend(8 * NANO, now)
         _step(power, now, KEEPING)
-        power._budget.limit = Limit(round(limit_watts * WINDOW), WINDOW)
+        power._budget.change_limit(Limit(round(limit_watts * WINDOW), WINDOW), now)
         assert _step(power, now, policy) == []
         assert _state(power) is State.OFF
         assert (power._budget.static_watts, power._budget.reserved_nanojoules) == (1.0, 0)
@@ -216,7 +216,7 @@ def test_bursts_bound_powering_up() -> None:
     power = _power()
     now = _put_down(power)
     for burst_joules, burst_watts, fits in ((5.9, 9.0, False), (6.1, 1.4, False), (6.1, 9.0, True)):
-        power._budget.limit = Limit(100 * WINDOW, WINDOW, round(burst_joules * NANO), burst_watts)
+        power._budget.change_limit(Limit(100 * WINDOW, WINDOW, round(burst_joules * NANO), burst_watts), now)
         assert [switch.on for switch in _step(power, now, KEEPING)] == [True] * fits
 
 

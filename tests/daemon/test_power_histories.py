@@ -141,7 +141,7 @@ def _play(window: int, chapters: Chapters) -> _Play:
     for (room, power_down), steps in [DOWN, *chapters]:
         play.now += 1
         least = sum(supply.watts for supply in supplies if supply.device not in power_down)
-        budget.limit = Limit(0 if room is None else round(least * window) + room, window)
+        budget.change_limit(Limit(0 if room is None else round(least * window) + room, window), play.now)
         play.policy = PolicyConfig("saver", 1.0, power_down=power_down)
         play.policies.append((play.now, budget.limit))
         for action, value in steps:

@@ -121,7 +121,7 @@ def test_waits_for_room() -> None:
 def test_never_fits() -> None:
     """What a limit on bursts never lets come up is refused at once, and does not wait for nothing."""
     router, _ = _router()
-    router.budget.limit = Limit(100 * NANO, WINDOW, 100 * NANO, 1.2)
+    router.budget.change_limit(Limit(100 * NANO, WINDOW, 100 * NANO, 1.2), NOW)
     alone = PATIENT._replace(min_accuracy=0.95)
     decision = router.decide(POINTS, alone, NOW)
     assert (type(decision), decision[:3]) == (Refuse, ("budget", WINDOW, 0.0))

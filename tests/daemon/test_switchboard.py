@@ -14,6 +14,7 @@ from daemon.config import PolicyConfig
 from daemon.errors import OverBudget, PolicyRefused
 from daemon.health import State as Condition
 from daemon.history import read_journal
+from daemon.identity import check_identity
 from daemon.journal import Journal
 from daemon.power import State
 from hal.device import Cost
@@ -89,6 +90,25 @@ def test_down_and_up_again(tmp_path: Path) -> None:
         history = read_journal(tmp_path / "journal.db")
         assert history.spending.nanojoules.tolist() == [100, 1000]
         assert [finding.violations for finding in audit(history)] == [[]] * 4
+
+    clock, stick = ManualClock(), _stick()
+    drive(clock, scenario())
+
+
+def test_powering_up_in_no_time(tmp_path: Path) -> None:
+    """What powering up costs is no request's, however quick it is: the final figures are the model's, and add up."""
+
+    async def scenario() -> None:
+        async with hosting(tmp_path, clock, POLICIES, stick) as host:
+            await _put_down(host)
+            clock.advance(2 * BREAK_EVEN)
+            await host.metering.sample()
+            clock.advance(NANO)
+            await host.ask(seconds=5)
+            clock.advance(NANO)
+            await host.metering.sample()
+            assert sorted(host.rows()) == [("maintenance", 1000), ("ok", 100)]
+        assert check_identity(tmp_path / "journal.db").violations == []
 
     clock, stick = ManualClock(), _stick()
     drive(clock, scenario())

@@ -33,7 +33,7 @@ def _brute(reigns: list[Reign], entries: list[tuple[int, int, int]]) -> dict[str
         grid = range(-window, END * SCALE + 1, SCALE // GRID)
         for start in {near for step in grid for near in (step - 1, step, step + 1)}:
             touched = [reign for reign in reigns if start < reign.ended and start + window > reign.began]
-            if not touched:
+            if window not in {reign.window_nanoseconds for reign in touched}:
                 continue
             limits = [reign.limit_nanojoules * -(-window // reign.window_nanoseconds) for reign in touched]
             static = _static(reigns, start, start + window)
@@ -93,8 +93,23 @@ def test_windows_across_a_switch() -> None:
 def test_shorter_windows_apply_repeatedly() -> None:
     """Over a longer window a limit applies as often as its own window fits, rounded up."""
     reigns = [Reign("short", 10, 4, 0.0, 0, 50), Reign("long", 1, 10, 0.0, 50, 100)]
-    worst = worst_windows(reigns, _spending([(moment, moment + 1, 10) for moment in (10, 14, 18)]))
-    assert worst["short"] == pytest.approx(1.0)
+    spent = [(moment, moment + 1, 10) for moment in (41, 45, 49)]
+    assert worst_windows(reigns, _spending(spent))["short"] == pytest.approx(1.0)
+    assert worst_windows(reigns, _spending([*spent, (50, 51, 15)]))["short"] == pytest.approx(2.5)
+
+
+def test_a_limit_binds_the_windows_that_its_reign_reaches_into() -> None:
+    """A window of another policy's length is nobody's promise where that policy had no part in it."""
+    reigns = [
+        Reign("long", 20, 8, 0.0, 0, 50), Reign("short", 10, 5, 0.0, 163, 166), Reign("shorter", 5, 2, 0.0, 166, 176)
+    ]  # fmt: skip
+    spent = [(163, 164, 10), (166, 167, 5), (168, 169, 5), (170, 171, 5)]
+    worst = worst_windows(reigns, _spending(spent))
+    assert worst == pytest.approx({"long": 0.0, "short": 1.0, "shorter": 1.0})
+    # With the longer limit in force just before, eight nanoseconds of all three hold 30, where 20 are allowed.
+    before = [Reign("long", 20, 8, 0.0, 0, 163), *reigns[1:]]
+    assert worst_windows(before, _spending(spent))["long"] == pytest.approx(1.0)
+    assert worst_windows(before, _spending([(162, 163, 10), *spent]))["long"] == pytest.approx(1.5)
 
 
 def test_limit_of_zero() -> None:

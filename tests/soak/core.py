@@ -118,9 +118,6 @@ class Run:
         names = ["chip", "spare", "third"][: chance.randint(1, 3)]
         self._devices = [Device(name, self.time, f"{self.seed} {name}") for name in names]
         self._configs = dict.fromkeys(names, DeviceConfig("loihi-sim", time_limit_seconds=TIME_LIMIT_SECONDS))
-        # One for all policies of a seed: what the budget and the audit make of windows of different lengths that hold
-        # several short reigns differs by a few hundredths.
-        self._window_seconds = chance.choice(WINDOWS_SECONDS)
         self._policies = {f"policy-{number}": self._policy() for number in range(4)}
         self._asked: list[asyncio.Task[Answer]] = []
 
@@ -133,7 +130,7 @@ class Run:
         return PolicyConfig(
             strategy,
             chance.choices([watts, 0.0], [7, 1])[0],
-            self._window_seconds,
+            chance.choice(WINDOWS_SECONDS),
             min_accuracy=chance.choice([0.0, 0.8]),
             pin=chance.choice([device.name for device in self._devices]) if strategy == "pin" else "",
             burst_joules=watts * 0.2 if burst else 0.0,
@@ -151,7 +148,7 @@ class Run:
             async with hosting(
                 folder, self.time, self._policies, *self._devices, devices=self._configs, artifact=ARTIFACT
             ) as host:
-                self._recover(host)
+                host.dispatcher.recover(host.journal.store, "boot")
                 beside = [
                     asyncio.create_task(host.dispatcher.watch_power()),
                     asyncio.create_task(repeat("meters", host.metering.sample, METERS_SECONDS)),
@@ -160,13 +157,6 @@ class Run:
                 if life < lives - 1 and self._chance.random() < 0.6:
                     self._kill(host, folder.with_name(f"{folder.name}-{life}"))
                 await self._drain(host, beside, killed=self.folder != folder)
-
-    def _recover(self, host: Host) -> None:
-        """Enter what earlier lives spent, as the daemon does at its start."""
-        now, longest = self.time(), host.dispatcher.budget.longest_window_nanoseconds
-        moment = ("boot", now, now, longest)
-        store = host.journal.store
-        host.dispatcher.seed(store.recent(*moment), store.recent_static(*moment))
 
     def _kill(self, host: Host, folder: Path) -> None:
         """Keep what a daemon that dies now leaves; what it does from here on never happened."""

@@ -50,19 +50,20 @@ def provisional(point: Point, inference: Inference, static_watts: float, first: 
     nanojoules that add up to the batch's.
     """
     batch = len(inference.scores)
-
-    def share(joules: float) -> int:
-        total = round(joules * NANO)
-        return total * (first + images) // batch - total * first // batch
-
     return Energy(
-        dynamic_nanojoules=share(inference.dynamic_joules),
-        static_nanojoules=share(static_watts * inference.seconds),
-        uncertainty_nanojoules=share(inference.uncertainty_joules),
-        provenance=point.provenance,
-        boundary=point.boundary,
-        sharing="exclusive" if images == batch else "shared",
+        _share(inference.dynamic_joules, first, images, batch),
+        _share(static_watts * inference.seconds, first, images, batch),
+        _share(inference.uncertainty_joules, first, images, batch),
+        point.provenance,
+        point.boundary,
+        "exclusive" if images == batch else "shared",
     )
+
+
+def _share(joules: float, first: int, images: int, batch: int) -> int:
+    """Give the nanojoules of the images `first` to `first + images` of a batch."""
+    total = round(joules * NANO)
+    return total * (first + images) // batch - total * first // batch
 
 
 def with_failures(energy: Energy, failed_nanojoules: int) -> Energy:

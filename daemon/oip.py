@@ -53,7 +53,8 @@ MISSING = {
     "TraceSetting": "requests are not traced: their times and joules are in the journal",
     "LogSettings": "the log has no settings",
 }
-# The tag of `infer_response` on the wire: field 2, length-delimited.
+# Tags on the wire: the number of a field, which is length-delimited. Those of a response, and that of one in a stream.
+ID, RAW_OUTPUT = 3 << 3 | 2, 6 << 3 | 2
 INFER_RESPONSE = 2 << 3 | 2
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -223,7 +224,7 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 refused.infer_response.id = request.id
                 return refused.SerializeToString()
             spent += nanojoules
-            return _within_stream(response)
+            return _field(INFER_RESPONSE, response)
 
         await self._streams.answer_each(requests, outcome, context)
         if self._reports:
@@ -318,18 +319,18 @@ def _response(request: pb.ModelInferRequest, model: Model, answer: Answer, class
         energy.state, point.device, point.variant, answer.policy, point.simulated, answer.steps,
         point.fallback_of,
     )  # fmt: skip
-    own = pb.ModelInferResponse(id=request.id, raw_output_contents=[raw])
-    return common + _joules(energy) + own.SerializeToString()
+    own = _field(ID, request.id.encode()) + _field(RAW_OUTPUT, raw)
+    return common + _joules(energy) + own
 
 
-def _within_stream(response: bytes) -> bytes:
-    """Put a serialised response into a message of a stream: a field is its number, its length and its bytes."""
-    length, header = len(response), bytearray([INFER_RESPONSE])
+def _field(tag: int, content: bytes) -> bytes:
+    """Serialise a field of bytes: its tag, its length in groups of seven bits, its content."""
+    length, header = len(content), bytearray([tag])
     while length > 0x7F:
         header.append(length & 0x7F | 0x80)
         length >>= 7
     header.append(length)
-    return bytes(header) + response
+    return bytes(header) + content
 
 
 def _ranked(scores: NDArray[np.float32], labels: tuple[str, ...], classes: int) -> list[bytes]:

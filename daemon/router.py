@@ -91,19 +91,22 @@ class Router:
         """
         if not points:
             return Refuse("lost")
-        allowed = [point for point in points if self._allows(point, wanted)]
+        allowed = self._allowed(points, wanted)
         if not allowed:
             return Refuse("constraints")
         power, images = self._power, wanted.images
-        loads = {point.device: self._load(point.device, wanted.priority) for point in allowed}
-        living = [point for point in allowed if loads[point.device] is not None]
-        if not living:
+        loads = {
+            point.device: load
+            for point in allowed
+            if (load := self._load(point.device, wanted.priority)) is not None
+        }  # fmt: skip
+        if not loads:
             return Refuse("lost")
-        waits = {device: load for device, load in loads.items() if load is not None}
+        living, waits = [point for point in allowed if point.device in loads], loads
         if power.unready:
-            waits = {device: load + power.delay_seconds(device, now) for device, load in waits.items()}
+            waits = {device: load + power.delay_seconds(device, now) for device, load in loads.items()}
         left = (wanted.deadline - now) / NANO
-        latest = {device: wait + QUEUE_MARGIN * (loads[device] or 0.0) for device, wait in waits.items()}
+        latest = {device: waits[device] + QUEUE_MARGIN * load for device, load in loads.items()}
         timely = [point for point in living if latest[point.device] + point.service_seconds * images <= left]
         if power.unready:
             order = self._order_with_down(timely, living, waits, wanted, now)
@@ -153,19 +156,24 @@ class Router:
         """Count a request for the price, once its fate is decided: who waits asks again."""
         self._demand.count(points, wanted.images, now, self.budget.limit.window_nanoseconds)
 
-    def _allows(self, point: Point, wanted: Constraints) -> bool:
-        policy = self.policy
-        if point.accuracy < max(wanted.min_accuracy, policy.min_accuracy):
-            return False
-        energy = wanted.max_energy_nanojoules
-        if energy is not None and point.dynamic_nanojoules * wanted.images > energy:
-            return False
-        return policy.strategy != "pin" or policy.pin in {point.device, point.kind.value, point.fallback_of}
+    def _allowed(self, points: Sequence[Point], wanted: Constraints) -> list[Point]:
+        """Leave out what breaks a constraint."""
+        policy, energy = self.policy, wanted.max_energy_nanojoules
+        accuracy = max(wanted.min_accuracy, policy.min_accuracy)
+        allowed = [point for point in points if point.accuracy >= accuracy]
+        if energy is not None:
+            allowed = [point for point in allowed if point.dynamic_nanojoules * wanted.images <= energy]
+        if policy.strategy == "pin":
+            pin = policy.pin
+            allowed = [point for point in allowed if pin in {point.device, point.kind.value, point.fallback_of}]
+        return allowed
 
     def _order(
         self, points: list[Point], waits: dict[str, float], images: int, now: int, rise_watts: float = 0.0
     ) -> list[Point]:
         """Order points by the strategy, as if static power were higher by `rise_watts`."""
+        if len(points) < 2:
+            return points
         strategy = self.policy.strategy
         if strategy == "saver":
             # What may be powered down stays down as long as anything else will do.

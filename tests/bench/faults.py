@@ -123,6 +123,7 @@ IN_A_CONTAINER = (
     Row("stop of the service under load", (f"{SERVICE}::test_stopped_under_load_all_accepted_is_answered",)),
     Row("a configuration that cannot start", (f"{SERVICE}::test_a_daemon_that_cannot_start_is_given_up",)),
     Row("upgrade of the package", (f"{SERVICE}::test_an_upgrade_keeps_the_journal",)),
+    Row("clients of the network without a right", ("tests/e2e/test_network.py",), {"answered": 0}),
 )
 
 

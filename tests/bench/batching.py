@@ -1,6 +1,6 @@
 """What batching is worth: one daemon that runs what waits together as one batch, beside one that runs one at a time.
 
-    python -m tests.bench.batching [--json FILE] [--rounds N] [--seconds S] [--delay SECONDS]
+    python -m tests.bench.batching [--json FILE] [--rounds N] [--seconds S] [--delay SECONDS] [--threads N]
 
 Both serve the same networks on the device `cpu` alone, each in a process of its own, and are driven in turn by the same
 client over a Unix socket, in closed loop, with 1 and with 32 requests at a time. `wide` is a made-up network of three
@@ -11,32 +11,38 @@ computes on what it has read. With `--delay`, the policy lets the batching daemo
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import shutil
+import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from itertools import pairwise
+from contextlib import ExitStack, closing
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import numpy as np
-import psutil
-import uvloop
 
 from daemon.cli.serve import run_daemon
+from daemon.clock import NANO
+from hal import artifact
 from hal.artifact import FORMAT, Manifest, OperatingPoint, Origin, TensorSpec
 from hal.cpu import Cpu
 from hal.device import Kind
 from models import ir, onnx_export, writer
 from protos import open_inference_pb2 as oip
+from tests.bench import drive, servers
+
+if TYPE_CHECKING:
+    import psutil
 
 MODELS = ("wide", "mnist")
 CONCURRENCIES = (1, 32)
+ROLES = ("batching", "single")
+WARM_UP_REQUESTS = 100
+PROGRAM_IMAGES = 3200
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 TRAINED = Path(onnx_export.__file__).parent / "trained"
 CONFIG = """
@@ -44,8 +50,11 @@ start_policy = "roomy"
 repository = "{folder}/repository"
 [metrics]
 address = ""
+[server]
+default_deadline_seconds = 60.0
 [device.cpu]
 driver = "cpu"
+threads = {threads}
 [policy.roomy]
 strategy = "accuracy"
 budget_watts = 1000.0
@@ -70,7 +79,7 @@ def _write_wide(repository: Path) -> None:
     writer.write(repository / "wide" / "1" / "dnn", manifest, ir.dnn_files(network.SerializeToString()))
 
 
-def _serve(folder: Path, role: str, delay: float) -> None:
+def _serve(folder: Path, role: str, delay: float, threads: int) -> None:
     """Run a daemon; `single` runs one request at a time."""
     if role == "single":
         Cpu.batch_limit = 1
@@ -78,82 +87,109 @@ def _serve(folder: Path, role: str, delay: float) -> None:
     place = folder / role
     place.mkdir()
     config = place / "jouled.toml"
-    config.write_text(CONFIG.format(folder=folder, delay=delay))
+    config.write_text(CONFIG.format(folder=folder, delay=delay, threads=threads))
     run_daemon(config, "", place / "state", place / "run")
 
 
-async def _drive(address: str, model: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keep so many requests under way; give what came of it, joules as the replies tell them: modelled."""
+def _request(model: str) -> bytes:
     image = np.random.default_rng(1).integers(0, 256, (1, 28, 28), np.uint8)
     request = oip.ModelInferRequest(model_name=model, raw_input_contents=[image.tobytes()])
     request.inputs.add(name="image", datatype="UINT8", shape=image.shape)
-    message, times, joules = request.SerializeToString(), list[float](), 0.0
-    async with grpc.aio.insecure_channel(address) as channel:
-        await asyncio.wait_for(channel.channel_ready(), 60)
-        call = channel.unary_unary(METHOD, None, None)
-        started = time.perf_counter()
+    return request.SerializeToString()
 
-        async def worker() -> None:
-            nonlocal joules
-            while (sent := time.perf_counter()) - started < seconds:
-                reply = await call(message, timeout=10)
-                times.append(time.perf_counter() - sent)
-                if len(times) % 50 == 0:
-                    joules += oip.ModelInferResponse.FromString(reply).parameters["energy_joules"].double_param
 
-        await asyncio.gather(*(worker() for _ in range(concurrency)))
-        took = time.perf_counter() - started
-    p50, p99 = np.percentile(times, (50, 99))
+def _drive(target: drive.Target, server: psutil.Process, concurrency: int, seconds: float) -> dict[str, Any]:
+    """Keep so many requests under way for about so long; give what came of it, and the server's time for each."""
+    rate = drive.closed(target, WARM_UP_REQUESTS, concurrency).requests_per_second
+    cpu, began = servers.cpu_seconds(server), time.time_ns()
+    driven = drive.closed(target, max(round(rate * seconds), WARM_UP_REQUESTS), concurrency)
     return {
-        "requests_per_second": len(times) / took, "p50_seconds": float(p50), "p99_seconds": float(p99),
-        "modelled_joules_per_request": joules / max(len(times) // 50, 1),
+        "requests_per_second": driven.requests_per_second,
+        "p50_seconds": driven.percentile_seconds(50), "p99_seconds": driven.percentile_seconds(99),
+        "cpu_seconds_per_request": (servers.cpu_seconds(server) - cpu) / driven.requests,
+        "unix_nanoseconds": (began, time.time_ns()),
     }  # fmt: skip
 
 
-def measure(rounds: int, seconds: float, delay: float) -> list[dict[str, Any]]:
+def _joules(journal: Path, unix: tuple[int, int]) -> float:
+    """Give the modelled joules of a request that was accepted between two moments."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+        query = "SELECT avg(dynamic_nanojoules) FROM requests WHERE accepted_unix BETWEEN ? AND ?"
+        (nanojoules,) = database.execute(query, unix).fetchone()
+    return float(nanojoules) / NANO
+
+
+def programs(repository: Path, threads: int) -> list[dict[str, Any]]:
+    """Run the programs alone, without a daemon; give the processor's time for an image in batches of so many."""
+    rows = []
+    device = Cpu("cpu", threads=threads, core_watts=1.0, time_limit_seconds=60.0)
+    for model in MODELS:
+        program = device.load(artifact.read(repository / model / "1" / "dnn"))
+        for batch in CONCURRENCIES:
+            images = np.random.default_rng(1).integers(0, 256, (batch, 28, 28), np.uint8)
+            times = []
+            for _ in range(max(PROGRAM_IMAGES // batch, 10)):
+                started = time.process_time()
+                program(images, 0)
+                times.append((time.process_time() - started) / batch)
+            rows.append({"model": model, "batch": batch, "cpu_seconds_per_image": statistics.median(times)})
+    return rows
+
+
+def measure(rounds: int, seconds: float, delay: float, threads: int) -> dict[str, list[dict[str, Any]]]:
     """Measure both daemons in turn; give the medians over the rounds by network, concurrency and daemon."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_wide(folder / "repository")
         shutil.copytree(TRAINED / "mnist" / "1" / "dnn", folder / "repository" / "mnist" / "1" / "dnn")
-        command = [sys.executable, "-m", "tests.bench.batching", "--folder", name, "--delay", str(delay), "--role"]
-        roles = ("batching", "single")
-        servers = [psutil.Popen([*command, role], stderr=subprocess.DEVNULL) for role in roles]
-        found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
-        try:
-            for _ in range(rounds + 1):
-                for model in MODELS:
-                    for concurrency in CONCURRENCIES:
-                        for role in roles:
-                            address = f"unix:{folder / role / 'run' / 'jouled.sock'}"
-                            row = uvloop.run(_drive(address, model, concurrency, seconds))
-                            found.setdefault((model, concurrency, role), []).append(row)
-        finally:
-            for server in servers:
-                server.terminate()
-            for server in servers:
-                server.wait(30)
-    return [
+        alone = programs(folder / "repository", threads)
+        options = ["--folder", name, "--delay", str(delay), "--threads", str(threads)]
+        command = [sys.executable, "-m", "tests.bench.batching", *options, "--role"]
+        found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+        with ExitStack() as stack:
+            daemons = {role: stack.enter_context(servers.started([*command, role])) for role in ROLES}
+            targets = {
+                (role, model): drive.Target(f"unix:{folder / role / 'run' / 'jouled.sock'}", METHOD, _request(model))
+                for role, model in product(ROLES, MODELS)
+            }
+            for (role, _), target in targets.items():
+                servers.wait_until_it_answers(daemons[role], target)
+            # The first round warms up.
+            for number, model, concurrency, role in product(range(rounds + 1), MODELS, CONCURRENCIES, ROLES):
+                row = _drive(targets[role, model], daemons[role], concurrency, seconds)
+                if number:
+                    found.setdefault((model, concurrency, role), []).append(row)
+        for (_, _, role), rows in found.items():
+            for row in rows:
+                journal = folder / role / "state" / "journal.db"
+                row["modelled_joules_per_request"] = _joules(journal, row.pop("unix_nanoseconds"))
+    medians = [
         {
             "model": model, "concurrency": concurrency, "server": role,
-            # The first round warms up.
-            **{key: statistics.median(row[key] for row in rows[1:]) for key in rows[0]},
+            **{key: statistics.median(row[key] for row in rows) for key in rows[0]},
         }
         for (model, concurrency, role), rows in found.items()
     ]  # fmt: skip
+    return {"rows": medians, "programs": alone}
 
 
-def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Compare the two daemons: throughput with 32 requests at a time, the slowest hundredth with one."""
-    by = {(row["model"], row["concurrency"], row["server"]): row for row in rows}
-    found = {}
+def ratios(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Compare the two daemons: throughput with 32 requests at a time, the slowest hundredth with one.
+
+    `program` is the time that an image takes alone over that in a batch of 32, without a daemon: what would be gained
+    if the program were all there is.
+    """
+    by = {(row["model"], row["concurrency"], row["server"]): row for row in found["rows"]}
+    alone = {(row["model"], row["batch"]): row["cpu_seconds_per_image"] for row in found["programs"]}
+    made = {}
     for model in MODELS:
-        many, alone = by[model, 32, "batching"], by[model, 32, "single"]
-        found[f"{model}_throughput_at_32"] = many["requests_per_second"] / alone["requests_per_second"]
-        found[f"{model}_joules_at_32"] = many["modelled_joules_per_request"] / alone["modelled_joules_per_request"]
-        one, single = by[model, 1, "batching"], by[model, 1, "single"]
-        found[f"{model}_p99_at_1"] = one["p99_seconds"] / single["p99_seconds"]
-    return found
+        many, few = by[model, 32, "batching"], by[model, 32, "single"]
+        made[f"{model}_throughput_at_32"] = many["requests_per_second"] / few["requests_per_second"]
+        made[f"{model}_cpu_at_32"] = many["cpu_seconds_per_request"] / few["cpu_seconds_per_request"]
+        made[f"{model}_joules_at_32"] = many["modelled_joules_per_request"] / few["modelled_joules_per_request"]
+        made[f"{model}_p99_at_1"] = by[model, 1, "batching"]["p99_seconds"] / by[model, 1, "single"]["p99_seconds"]
+        made[f"{model}_program"] = alone[model, 1] / alone[model, 32]
+    return made
 
 
 def main() -> None:
@@ -163,24 +199,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--delay", type=float, default=0.0)
-    parser.add_argument("--role", choices=["batching", "single"], help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
-        _serve(options.folder, options.role, options.delay)
+        _serve(options.folder, options.role, options.delay, options.threads)
         return
-    rows = measure(options.rounds, options.seconds, options.delay)
-    print("model  at a time  server    requests/s  p50 [ms]  p99 [ms]  modelled [mJ]")
-    for row in rows:
+    found = measure(options.rounds, options.seconds, options.delay, options.threads)
+    print("model  at a time  server    requests/s  p50 [ms]  p99 [ms]  CPU [us]  modelled [mJ]")
+    for row in found["rows"]:
         print(
             f"{row['model']:6} {row['concurrency']:9}  {row['server']:8}  {row['requests_per_second']:10.0f}  "
             f"{row['p50_seconds'] * 1e3:8.2f}  {row['p99_seconds'] * 1e3:8.2f}  "
-            f"{row['modelled_joules_per_request'] * 1e3:13.3f}"
+            f"{row['cpu_seconds_per_request'] * 1e6:8.0f}  {row['modelled_joules_per_request'] * 1e3:13.3f}"
         )
-    for name, ratio in ratios(rows).items():
+    for row in found["programs"]:
+        print(
+            f"{row['model']:6} alone, {row['batch']:2} images: {row['cpu_seconds_per_image'] * 1e6:6.1f} us of CPU each"
+        )
+    for name, ratio in ratios(found).items():
         print(f"{name:24} {ratio:6.2f}")
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "ratios": ratios(rows)}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**found, "ratios": ratios(found)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

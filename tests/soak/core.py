@@ -33,6 +33,7 @@ from daemon.errors import RequestError
 from daemon.history import History, read_journal
 from daemon.identity import check_identity
 from daemon.power import State
+from daemon.waiting import DEFAULT_PRIORITY, FIRST_PRIORITY, LAST_PRIORITY
 from hal.artifact import OperatingPoint
 from hal.device import Cost, Inference
 from hal.errors import DeviceUnavailable, Reason
@@ -54,6 +55,7 @@ RATE = 60.0
 DEMAND_WATTS = RATE * 1000 / NANO
 WINDOWS_SECONDS = (0.5, 1.0, 3.0)
 DEADLINES_SECONDS = (0.0005, 0.02, 0.2, 0.2, 1.0, 4.0)
+PRIORITIES = (FIRST_PRIORITY, DEFAULT_PRIORITY, DEFAULT_PRIORITY, LAST_PRIORITY)
 LIVES = (1, 2, 3)
 LIFE_SECONDS = (0.5, 4.0)
 # How often each happens, against the others.
@@ -209,6 +211,9 @@ class Run:
     def _ask(self, host: Host) -> None:
         chance = self._chance
         wanted: dict[str, Any] = {"min_accuracy": 0.8} if chance.random() < 0.1 else {}
+        # In every other seed, so that the others stay as they were.
+        if self.seed % 2:
+            wanted["priority"] = chance.choice(PRIORITIES)
         self._asked.append(host.ask(chance.randint(1, 3), seconds=chance.choice(DEADLINES_SECONDS), **wanted))
 
     async def _drain(self, host: Host, beside: list[asyncio.Task[Any]], *, killed: bool) -> None:

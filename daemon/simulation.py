@@ -66,8 +66,8 @@ class Request:
     """A request, and how far its energy and time are from the mean of any point, in spreads.
 
     With `share` its energy is that multiple of the mean of any point, instead.
-    `reign` is that of its last dispatch, `in_line` while it waits for the budget, `turn` counts its waits,
-    `worked_nanoseconds` is what deciding and bookkeeping took by the real clock.
+    `reign` is that of its last dispatch, `turn` counts its waits, `worked_nanoseconds` is what deciding and bookkeeping
+    took by the real clock.
     """
 
     number: int
@@ -78,7 +78,6 @@ class Request:
     spent_nanojoules: int = 0
     reign: int = 0
     tried: set[str] = field(default_factory=set)
-    in_line: bool = False
     turn: int = 0
     worked_nanoseconds: int = 0
 
@@ -296,11 +295,11 @@ class Simulation:
         points = [point for point in self.points if point.device not in request.tried] if request.tried else self.points
         began = perf_counter_ns()
         ahead = self._waiting.before(request) if self._waiting else NOTHING
-        decision = self.router.decide(points, request.wanted, self._now, ahead, in_line=request.in_line)
+        in_line = request in self._waiting
+        decision = self.router.decide(points, request.wanted, self._now, ahead, in_line=in_line)
         request.worked_nanoseconds += perf_counter_ns() - began
         if isinstance(decision, Wait):
-            if not request.in_line:
-                request.in_line = True
+            if not in_line:
                 self._waiting.join(request, decision.work)
             request.turn += 1
             self.at(decision.until, partial(self._end_wait, request, request.turn))
@@ -318,21 +317,20 @@ class Simulation:
         self.ends.append(End(request, status, self._now, point))
 
     def _end_wait(self, request: Request, turn: int) -> None:
-        if request.turn == turn and request.in_line:
+        if request.turn == turn and request in self._waiting:
             self._decide(request)
-            if not request.in_line:
+            if request not in self._waiting:
                 self._wake()
 
     def _leave_line(self, request: Request) -> None:
-        if request.in_line:
-            request.in_line = False
+        if request in self._waiting:
             self._waiting.leave(request)
 
     def _wake(self) -> None:
         """Let the first in line try, then those behind it, until one has to go on waiting."""
         while first := self._waiting.first:
             self._decide(first)
-            if first.in_line:
+            if first in self._waiting:
                 break
 
     def _submit(self, job: Job) -> None:

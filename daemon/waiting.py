@@ -43,6 +43,9 @@ class WaitingLine(Generic[T]):
     def __len__(self) -> int:
         return self._length
 
+    def __contains__(self, waiter: T) -> bool:
+        return waiter in self._levels[waiter.priority]
+
     @property
     def first(self) -> T | None:
         """Tell who is the first in line."""
@@ -70,7 +73,7 @@ class WaitingLine(Generic[T]):
             return NOTHING
         level = self._levels[waiter.priority]
         ahead = self._sums[: waiter.priority]
-        if waiter in level:
+        if waiter in self:
             for other, work in level.items():
                 if other is waiter:
                     break

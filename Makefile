@@ -14,7 +14,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: help demo test check bench soak packages docs e2e-packages runtimes install uninstall versions arm64 deb e2e
+.PHONY: help demo test check bench soak packages docs links e2e-packages runtimes install uninstall versions arm64 deb e2e
 
 help:
 	@echo "make demo    classify 360 images under three power budgets and print the joules"
@@ -29,6 +29,7 @@ help:
 	@echo "make e2e     try the package under real systemd in a container (root)"
 	@echo "make e2e-packages  install from Debian what boots the container (root)"
 	@echo "make docs    build the documentation into build/docs"
+	@echo "make links   ask for the pages elsewhere that the documents link to"
 	@echo "make packages  install Prometheus and Chromium from Debian, which some tests need (root)"
 	@echo "make runtimes  install the libraries of Loihi's and the NCS2's vendor (Python 3.10 and 3.9)"
 
@@ -66,6 +67,10 @@ soak: $(TEST_READY)
 docs: $(TEST_READY)
 	$(BIN)/uv sync --frozen --inexact --extra docs
 	$(BIN)/mkdocs build --strict --quiet --config-file .ci/mkdocs.yml
+
+# Links within the repository are among the tests; these need a network.
+links: $(TEST_READY)
+	$(BIN)/python -m tests.repository.external_links
 
 # What the tests of metrics, page and clients drive; they skip without it.
 packages:

@@ -254,6 +254,8 @@ async def _web(config: MetricsConfig, view: View) -> AsyncIterator[None]:
         runner = await web.start(config, view)
     except OSError as error:
         raise StartError(f"metrics: {config.address}: cannot be bound: {os.strerror(error.errno or 0)}") from None
+    place = f"http://{config.address}/"
+    log.info("serving over HTTP", page=place if config.page else "", metrics=f"{place}metrics")
     try:
         yield
     finally:

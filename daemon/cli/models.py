@@ -12,8 +12,9 @@ import msgspec
 import typer
 
 from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import EXIT_USAGE, AsJson, as_dict, daemon_errors, fail, print_json, print_table
+from daemon.cli.output import EXIT_USAGE, AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime
+from daemon.clock import NANO
 from daemon.config import PUBLIC_KEY
 from daemon.repository import SHIPPED, scan
 from hal import artifact, signature
@@ -38,11 +39,12 @@ def models_list(runtime: Runtime = None, json: AsJson = False) -> None:
     rows = [
         (
             f"{model.name}/{model.version}/{point.variant}", point.device, point.steps, point.margin or "",
-            f"{point.accuracy:.2%}", f"{point.dynamic_joules:.3g}", f"{point.seconds:.3g}", point.provenance,
+            f"{point.accuracy:.2%}", joules(point.dynamic_joules * NANO), f"{point.seconds * 1e3:.3g}",
+            point.provenance,
         )
         for model in reply.models for point in model.points
     ]  # fmt: skip
-    columns = ("variant", "device", "steps [1]", "margin [1]", "accuracy [%]", "dynamic [J]", "time [s]", "provenance")
+    columns = ("variant", "device", "steps [1]", "margin [1]", "accuracy [%]", "dynamic [J]", "time [ms]", "provenance")
     print_table("operating points", columns, rows)
     for problem in (problem for model in reply.models for problem in model.problems):
         print(f"not served: {problem}")

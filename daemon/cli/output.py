@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,6 +20,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+# A terminal is narrower than this.
+MOST_COLUMNS = 10_000
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_DAEMON = 3
@@ -55,13 +58,20 @@ def _numbers(field: Any, value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; columns whose name ends with a unit in brackets are numbers."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in columns:
-        table.add_column(escape(column), justify="right" if column.endswith(("]", "%")) else "left", overflow="fold")
+    """Print a table that fits a narrow terminal; columns whose name ends with a unit in brackets are numbers."""
+    table = Table(
+        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for name in columns:
+        table.add_column(escape(name), justify="right" if name.endswith(("]", "%")) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    if console.measure(table, options=console.options.update(max_width=MOST_COLUMNS)).maximum > console.width:
+        for column, name in zip(table.columns, columns, strict=True):
+            column.header = escape(name.replace(" [", "\n["))
+    console.print(table)
 
 
 @contextmanager

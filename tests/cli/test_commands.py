@@ -85,9 +85,7 @@ def test_devices(jouled: Jouled) -> None:
     assert said.status == 0
     line, reason = [line for line in said.out.splitlines() if "ncs2-sim" in line]
     assert reason == "ncs2-sim: modelled, no meter accounts for it"
-    assert [cell.strip() for cell in line.strip("│").split("│")] == [
-        "ncs2-sim", "ncs2-sim", "simulated", "up", "on", "0.496", "0", "digits/1/dnn", "",
-    ]  # fmt: skip
+    assert line.split() == ["ncs2-sim", "ncs2-sim", "simulated", "up", "on", "0.496", "0", "digits/1/dnn"]
 
 
 def test_devices_as_json(jouled: Jouled) -> None:
@@ -108,7 +106,7 @@ def test_policy_list(jouled: Jouled) -> None:
     (marked,) = [line for line in said.out.splitlines() if "*" in line]
     assert "accurate" in marked
     (frugal,) = [line for line in said.out.splitlines() if "frugal" in line]
-    assert [cell.strip() for cell in frugal.strip("│").split("│")] == ["", "frugal", "saver", "50", "5", "0.9", "", ""]
+    assert frugal.split() == ["frugal", "saver", "50", "5", "0.9"]
 
 
 def test_policy_list_as_json(jouled: Jouled) -> None:

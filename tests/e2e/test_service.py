@@ -5,6 +5,7 @@ How long each took is a property of its test, which `python -m tests.bench.fault
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -52,6 +53,20 @@ def test_the_status_line_tells_policy_watts_and_devices(container: Container) ->
     (status,) = container.show("StatusText")
     assert status.startswith(f"policy {policy(container)}, ")
     assert status.endswith("3 of 3 devices up")
+
+
+def test_the_journal_finds_a_request(container: Container) -> None:
+    """What belongs to an entry is a field in systemd's journal: requests are found by number, devices by name."""
+    container.run("jouled", "log-level", "debug")
+    reply = classify(container)
+    container.run("jouled", "log-level", "info")
+    container.run("journalctl", "--sync")
+    said = container.run("journalctl", "-o", "json", f"JOULED_REQUEST_ID={reply.request_id}").stdout
+    entry = json.loads(said.splitlines()[-1])
+    assert entry["MESSAGE"].startswith(f"request ended request_id={reply.request_id} status=ok ")
+    assert (entry["JOULED_EVENT"], entry["JOULED_DEVICE"], entry["PRIORITY"]) == ("request ended", reply.device, "7")
+    assert (entry["_SYSTEMD_UNIT"], entry["JOULED_POLICY"]) == ("jouled.service", reply.policy)
+    assert "device up device=cpu" in container.run("journalctl", "JOULED_DEVICE=cpu").stdout
 
 
 @pytest.mark.parametrize(

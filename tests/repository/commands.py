@@ -14,7 +14,7 @@ from daemon.cli.main import app
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 PROGRAMS = (
-    "envoy", "jouled", "journalctl", "make", "npm", "pip", "prometheus", "promtool", "pytest", "python", "ssh",
+    "envoy", "jouled", "journalctl", "make", "npm", "pip", "prometheus", "promtool", "pytest", "python", "sed", "ssh",
     "systemctl", "uv",
 )  # fmt: skip
 # What stands for something of the reader's.
@@ -24,10 +24,12 @@ MEANT = {
     "inspect FOLDER": "inspect zoo/digits/1/snn",
     "verify DIR": "verify zoo",
     "energy NUMBER": "energy 1",
+    "/tmp/jouled.toml": "page.toml",  # noqa: S108 (it is what the README says)
     "--policy NAME": "--policy tight --config systemd/jouled.toml",
     "models/trained/NAME": "models/trained/mnist",
 }
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMENT = re.compile(r"(^|\s)#\s.*")
 SPAN = re.compile(r"`([^`]+)`")
 
 
@@ -48,7 +50,7 @@ def commands(text: str) -> list[str]:
 def _lines(block: str) -> list[str]:
     """Give the lines of a block without prompts and comments, continued lines as one."""
     lines = block.replace("\\\n", " ").splitlines()
-    return [" ".join(line.removeprefix("$ ").split("#")[0].split()) for line in lines]
+    return [" ".join(COMMENT.sub("", line.removeprefix("$ ")).split()) for line in lines]
 
 
 def meant(command: str) -> str:
@@ -60,7 +62,9 @@ def meant(command: str) -> str:
 
 def complaint(command: str) -> str:
     """Read a call of `jouled` as the program does, without carrying it out; give what it would complain of."""
-    parser, arguments = get_command(app), shlex.split(meant(command))[1:]
+    # What the shell reads itself.
+    plain = re.split(r"[|>]", re.sub(r"\$\(.*?\)", "it", meant(command)))[0]
+    parser, arguments = get_command(app), shlex.split(plain)[1:]
     name = "jouled"
     try:
         while True:

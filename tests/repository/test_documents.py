@@ -47,6 +47,7 @@ ELSEWHERE = {
     "promtool": "tests/monitoring/test_prometheus.py",
     "pytest": "this suite",
     "python": "test_options_of_modules_are_there: it measures or trains for minutes",
+    "sed": "before the daemon of the README starts",
     "ssh": "needs another host",
     "uv": "needs the package index",
 }
@@ -119,8 +120,9 @@ def scratch() -> Iterator[Scratch]:
 @pytest.fixture(scope="module")
 def served(scratch: Scratch) -> Iterator[Scratch]:
     """Serve as the README says, and end it as the README says."""
-    (serve,) = [command for command in commands((ROOT / "README.md").read_text()) if " serve --config" in command]
-    process = scratch.start(f"{serve} 2>log")
+    configure, serve = commands((ROOT / "README.md").read_text())[2:4]
+    assert scratch.run(meant(configure)) == (0, "")
+    process = scratch.start(f"{meant(serve)} 2>log")
     deadline = time.monotonic() + START_SECONDS
     try:
         while scratch.run(".venv/bin/jouled status")[0] != 0:

@@ -16,6 +16,9 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
+# What reading from or writing to a call raises that is over for its client.
+ClientGone = cygrpc.ExecuteBatchError
+
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
     """The part of the server that takes calls from the core and hands them to their methods."""
@@ -59,7 +62,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
     async def _refuse(self, call: Any) -> None:
         context = cygrpc._ServicerContext(call, None, None, self._event_loop)  # noqa: SLF001 (as grpc.aio does)
         # It ends with an exception in any case: the call was refused, or its client is gone.
-        with suppress(grpc.aio.AbortError, cygrpc.ExecuteBatchError):
+        with suppress(grpc.aio.AbortError, ClientGone):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from daemon.errors import Draining
+from daemon.grpc_core import ClientGone
 from daemon.status import abort
 
 Request = TypeVar("Request")
@@ -55,7 +57,9 @@ class Streams:
             reply = await outcome(request)
             # gRPC fails a call that is written to twice at a time.
             async with writing:
-                await call.write(reply)
+                # gRPC cancels a call whose client is gone, a moment after it has failed to write.
+                with suppress(ClientGone):
+                    await call.write(reply)
             slots.release()
 
         async def read() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import pytest
 
+from daemon.grpc_core import ClientGone
 from daemon.streams import CONCURRENCY, Streams
 from tests.daemon.conftest import ROOMY
 from tests.daemon.serving import configuration, digit_request
@@ -32,9 +33,12 @@ class _Call:
 
     def __init__(self) -> None:
         self.written: list[int] = []
+        self.gone = False
 
     async def write(self, reply: int) -> None:
-        """Take a reply."""
+        """Take a reply, as long as there is a client."""
+        if self.gone:
+            raise ClientGone("execute_batch", ())
         self.written.append(reply)
 
     async def abort(self, code: grpc.StatusCode, _details: str, _metadata: Any) -> NoReturn:
@@ -52,6 +56,32 @@ class _Client:
         """Give what was sent, for ever."""
         while True:
             yield await self.sent.get()
+
+
+def test_a_client_that_is_gone_is_no_defect() -> None:
+    """What was under way ends, nothing is raised that would be logged, and gRPC's cancellation ends the stream."""
+
+    async def scenario() -> None:
+        call, client = _Call(), _Client()
+
+        async def outcome(request: int) -> int:
+            return -request
+
+        serving = asyncio.create_task(Streams().answer_each(aiter(client), outcome, call))
+        client.sent.put_nowait(1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        call.gone = True
+        for number in range(2 * CONCURRENCY):
+            client.sent.put_nowait(number)
+        for _ in range(10 * CONCURRENCY):
+            await asyncio.sleep(0)
+        assert (serving.done(), call.written, client.sent.qsize()) == (False, [-1], 0)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(scenario())
 
 
 def test_what_is_under_way_is_answered_and_nothing_after_it() -> None:

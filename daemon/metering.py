@@ -70,7 +70,8 @@ class _Watch:
         """Read the meter, on the meters' thread."""
         spans = self.epochs.finish() if last else self.epochs.advance()
         share = self._cpu_share() if spans and self.cpu is not None else None
-        self.spans = [(span, share) for span in spans]
+        # Added to what a turn that failed left behind.
+        self.spans += [(span, share) for span in spans]
 
     def _cpu_share(self) -> CpuShare | None:
         """Give the CPU time since the last span, of the daemon with its workers and of all."""
@@ -163,8 +164,9 @@ class Metering:
         async with self._sampling:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._advance, last)
             for watch in self._watches:
-                watch.book.spans.extend(watch.spans)
                 self._judge(watch)
+                watch.book.spans.extend(watch.spans)
+                watch.spans.clear()
             self._shed()
             closed = self.books.close(at_once=last)
             if closed.ranges or closed.finals:

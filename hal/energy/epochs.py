@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
-from hal.energy.meter import MeterError, Reading
+from hal.energy.meter import Fault, MeterError, Reading
 
 if TYPE_CHECKING:
     from hal.device import Provenance
@@ -67,6 +67,9 @@ class Epochs:
         except MeterError as error:
             self.fault = error
             return self._overdue(error.detail)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other meters are read all the same)
+            self.fault = MeterError(self.meter.name, Fault.MALFORMED, repr(error))
+            return self._overdue(self.fault.detail)
         self.fault = None
         base = self._base
         # 1. The first reading, or the first after a gap, only opens an epoch.

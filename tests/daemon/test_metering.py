@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,50 @@ def test_meter_lost_and_back(tmp_path: Path, sensor: Path) -> None:
         assert check_identity(tmp_path / "journal.db").violations == []
 
     clock = ManualClock()
+    drive(clock, scenario())
+
+
+def _seconds_by_provenance(store: Path) -> dict[str, dict[str, float]]:
+    """Give for each meter over how long its ledger has which label."""
+    database = sqlite3.connect(store)
+    try:
+        rows = database.execute(
+            "SELECT name, provenance, SUM(ended - began) / 1e9 FROM ledger JOIN meters ON id = meter GROUP BY 1, 2"
+        ).fetchall()
+    finally:
+        database.close()
+    return {meter: {label: seconds for name, label, seconds in rows if name == meter} for meter, _, _ in rows}
+
+
+def test_a_meter_with_a_defect_keeps_the_others_spans(tmp_path: Path, sensor: Path) -> None:
+    """What no driver foresees in one meter is that meter's fault; what the others counted in that turn is not lost."""
+
+    async def scenario() -> None:
+        benches = [Bench(name, static_watts=STATIC_WATTS) for name in ("chip", "spare")]
+        async with hosting(tmp_path, clock, POLICIES, *benches, meters=meters) as host:
+            await _samples(host, 3)
+            # More watts than a float holds.
+            broken.write_text("9" * 400)
+            await _samples(host, 15)
+            told = {state.devices: (state.up, state.detail) for state in host.metering.states}
+            assert told["chip",] == (True, "")
+            assert told["spare",] == (False, "OverflowError('int too large to convert to float')")
+            _mend(broken)
+            await _samples(host, 2)
+            assert all(state.up for state in host.metering.states)
+        assert check_identity(tmp_path / "journal.db").violations == []
+        seconds = _seconds_by_provenance(tmp_path / "journal.db")
+        # Before its first reading no meter has counted anything.
+        assert seconds["hwmon:ina219@1-0040"] == pytest.approx({"simulated": 0.1, "measured": 1.9})
+        assert seconds["hwmon:ina219@1-0041"]["simulated"] == pytest.approx(1.7, abs=0.11)
+
+    clock = ManualClock()
+    broken = chip(tmp_path / "sys", 1, "ina219", "1-0041", power1_input=sensor.read_text().strip()) / "power1_input"
+    accounts = (("chip", "1-0040"), ("spare", "1-0041"))
+    meters = MetersConfig(
+        sysfs=str(tmp_path / "sys"), uncertainty_limit=1.0,
+        account=tuple(AccountConfig((device,), (f"hwmon:ina219@{place}",)) for device, place in accounts),
+    )  # fmt: skip
     drive(clock, scenario())
 
 

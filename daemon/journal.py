@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -25,15 +25,13 @@ from daemon.clock import NANO, Clock
 from daemon.journal_seals import DAY_NANOSECONDS
 from daemon.journal_store import Store
 from daemon.journal_sums import FINAL, STRETCH_NANOSECONDS
+from daemon.journal_tails import Misfit, read_line
 from daemon.ledger import Energy
 from daemon.points import Point
 
 MOVE_INTERVAL_SECONDS = 0.5
 # A stretch of time is summed so long after its end: by then nearly all of its figures are final.
 SETTLED_SECONDS = 60
-# The shortest line is a reservation's.
-decode_line = msgspec.json.Decoder(Annotated[list[Any], msgspec.Meta(min_length=7)]).decode
-
 # What SQLite says of a file that is damaged, or no database: the rest of a code says more.
 PRIMARY_CODE = 0xFF
 UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -272,13 +270,17 @@ class Journal:
                     self._ingest(tail)
 
     def _ingest(self, tail: Path) -> None:
-        lines = []
-        for raw in tail.read_bytes().splitlines():
-            try:
-                lines.append(decode_line(raw))
-            except msgspec.DecodeError:
-                self.gaps += 1
-        self.store.ingest(lines)
+        provenances = self.store.provenances()
+        try:
+            lines = [read_line(raw, provenances) for raw in tail.read_bytes().splitlines()]
+        except Misfit as misfit:
+            reason = (
+                f"{misfit}; start the release that wrote it once more, or give up what it says: mv {tail} {tail}.lost"
+            )
+            raise OSError(None, reason, str(tail)) from None
+        known = [line for line in lines if line is not None]
+        self.gaps += len(lines) - len(known)
+        self.store.ingest(known)
         tail.unlink()
 
     def _move_now_and_then(self) -> None:

@@ -214,6 +214,11 @@ class Store:
             ).fetchone()
         return int(number)
 
+    def provenances(self) -> dict[int, str]:
+        """Give the labels of all operating points by their numbers."""
+        with self._lock:
+            return dict(self._database.execute("SELECT id, provenance FROM points").fetchall())
+
     def open_account(self, account: int, devices: Sequence[str], meters: Sequence[tuple[str, str]]) -> list[int]:
         """Enter an account of this session's frontier, its meters by name and boundary; give their numbers."""
         with self._lock, self._database:

@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 from typing import TYPE_CHECKING
 
+import pytest
+
 from daemon.budget import Limit
 from daemon.clock import NANO
 from daemon.journal import Journal, Record
+from daemon.journal_schema import UPGRADES
 from daemon.ledger import Energy
 from tests.daemon.builders import ManualClock
 
@@ -88,6 +91,70 @@ def test_first_format_is_brought_up(tmp_path: Path) -> None:
         (3, 6, 6, "simulated", "provisional", 3),
     ]
     assert _ask(tmp_path, "SELECT id, ended FROM sessions") == [(1, None), (2, clock())]
+
+
+# By their format, what daemons of earlier releases left in their tails when they were killed.
+TAILS = {
+    1: """\
+["reign",2,1,"all",1000,10,0.5,5]
+["reserved",3,1,2,1,20,6]
+["finished",3,1,2,1,"ok",1,7,6,7,9,20,8,1,2,"provisional",0.25]
+["finished",4,1,2,null,"over_budget",1,8,8,0,9,0,0,0,0,"final",0.0]
+["reserved",5,1,2,1,30,10]
+""",
+    2: """\
+["reign",2,1,"all",1000,10,0.5,5,50,2.0]
+["reserved",3,1,2,1,20,6]
+["finished",3,1,2,1,"ok",1,7,6,7,9,20,8,1,2,"provisional",0.25,99,1]
+["finished",4,1,2,null,"over_budget",1,8,8,0,9,0,0,0,0,"final",0.0,99,2]
+["reserved",5,1,2,1,30,10]
+""",
+}
+
+
+@pytest.mark.parametrize("version", TAILS)
+def test_tail_of_an_earlier_release(tmp_path: Path, version: int) -> None:
+    """What a killed daemon of an earlier release left in its tail is brought up with its store."""
+    clock = ManualClock()
+    database = sqlite3.connect(tmp_path / "journal.db")
+    database.executescript(FIRST)
+    for step in range(1, version):
+        database.executescript(f"{UPGRADES[step]}PRAGMA user_version = {step + 1};")
+    database.close()
+    (tmp_path / "tail").mkdir()
+    (tmp_path / "tail" / "00000001-00000001.jsonl").write_text(TAILS[version])
+    revived = Journal(tmp_path, "boot", clock, clock)
+    assert (revived.gaps, revived.lost) == (0, 2)
+    # The limits that were in force before bind as well.
+    reigns = revived.store.recent_reigns("boot", clock(), clock(), clock())
+    assert [each.limit for each in reigns] == [Limit(1000, 10)] * 2
+    revived.close()
+    found = _ask(
+        tmp_path,
+        "SELECT id, status, dynamic_nanojoules, static_nanojoules, uncertainty_nanojoules, provenance, energy_state, "
+        "device_seconds, deadline, sequence FROM requests WHERE id > 2",
+    )
+    early = version == 1
+    assert found == [
+        (3, "ok", 8, 1, 2, "simulated", "final", 0.25, 0 if early else 99, 0 if early else 1),
+        (4, "over_budget", 0, 0, 0, "", "final", 0.0, 0 if early else 99, 0 if early else 2),
+        (5, "lost", 30, 0, 30, "simulated", "final", 0.0, 0, 0),
+    ]
+    bursts = _ask(tmp_path, "SELECT burst_nanojoules, burst_watts FROM reigns WHERE id = 2")
+    assert bursts == [(None, 0.0) if early else (50, 2.0)]
+
+
+@pytest.mark.parametrize("line", ["[1,2,3,4,5,6,7]", '["odd",3,1,2,1,20,6]', "[[],2,3,4,5,6,7]", '["finished"', "{}"])
+def test_line_of_no_release(tmp_path: Path, line: str) -> None:
+    """A line that no release wrote is a gap, and what stands around it is kept."""
+    clock = ManualClock()
+    (tmp_path / "tail").mkdir()
+    sound = '["finished",5,1,2,null,"cancelled",1,8,8,0,9,0,0.0,0,1,0,0,0,"","","final"]'
+    (tmp_path / "tail" / "00000001-00000001.jsonl").write_text(f"{line}\n{sound}\n")
+    revived = Journal(tmp_path, "boot", clock, clock)
+    assert revived.gaps == 1
+    revived.close()
+    assert _ask(tmp_path, "SELECT id, status FROM requests") == [(5, "cancelled")]
 
 
 def test_terminal_records_are_numbered(tmp_path: Path) -> None:

@@ -96,14 +96,24 @@ class Dispatcher:
         self._books = metering.books
         self.settlement = Settlement(self.budget, self._books, journal, clock, self._wake)
         metering.closed = self.settlement.close
+        self._closed_before = metering.early
         self.reign = 0
         self.static_changed()
 
     def recover(self, store: Store, boot: str) -> None:
-        """Enter what earlier daemons left in the journal of limits, static power and what was spent."""
+        """Enter what earlier daemons left in the journal of limits, static power and what was spent.
+
+        So is what meters counted while this one opened its devices; which of these there is no room for is powered down.
+        """
         now, unix = self._clock(), self._unix()
-        self.budget.seed(store.recent_reigns(boot, now, unix, self.budget.longest_window_nanoseconds), now)
+        past = store.recent_reigns(boot, now, unix, self.budget.longest_window_nanoseconds)
+        self.budget.seed(past, now)
         self.seed(store.recent(boot, now, unix, self.budget.longest_window_nanoseconds))
+        while self._closed_before:
+            self.settlement.close(self._closed_before.popleft())
+        if past:
+            self.power.resume(now, past[-1].static_watts, self.router.policy)
+            self.switchboard.carry_out()
 
     def seed(self, spent: list[tuple[int, int]]) -> None:
         """Enter what was spent before this daemon started, as (end, nanojoules), oldest first."""

@@ -68,7 +68,10 @@ SETTLE = (
     f"sharing = ?5, energy_state = '{FINAL}' WHERE {{}} = ?6"
 )
 # What was spent: by requests, by attempts that failed, and what a meter counted that no request asked for.
-PLACED = "WITH placed AS (SELECT id, IIF(?1 = boot, 0, ?2 - ?3 + started_unix - started) AS shift FROM sessions)"
+PLACED = (
+    "WITH placed AS (SELECT id, IIF(?1 = boot, 0, ?2 - ?3 + started_unix - started) AS shift FROM sessions "
+    "WHERE id <> ?5)"
+)
 SPENT = "SELECT MIN(ended + shift, ?2) AS moment, {} AS nanojoules FROM placed JOIN {} AND ended > ?2 - ?4 - shift"
 UNASKED = "background_nanojoules + unattributed_nanojoules"
 # No range of the ledger is longer than an hour: so much less of it is looked at.
@@ -235,13 +238,13 @@ class Store:
             ]
 
     def recent(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[tuple[int, int]]:
-        """List (end, nanojoules) of all that was spent within the last `nanoseconds`, oldest first, to seed a budget.
+        """List (end, nanojoules) of what earlier sessions spent within the last `nanoseconds`, oldest first.
 
         Ends of an earlier boot are placed by the wall clock of their session; one that would lie in the future is
         taken as now.
         """
         with self._lock:
-            rows = self._database.execute(RECENT, (boot, now, unix, nanoseconds)).fetchall()
+            rows = self._database.execute(RECENT, (boot, now, unix, nanoseconds, self.session)).fetchall()
         return [(moment, nanojoules) for moment, nanojoules in rows]
 
     def recent_reigns(self, boot: str, now: int, unix: int, nanoseconds: int) -> list[Past]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -95,7 +96,9 @@ class Metering:
                  journal: Journal, clock: Clock) -> None:  # fmt: skip
         """Open the accounts of a frontier."""
         self.choice = choice
-        self.closed: Callable[[Closed], None] = _ignore
+        # What comes of readings before anybody listens: what loading takes is spent, too.
+        self.early: deque[Closed] = deque()
+        self.closed: Callable[[Closed], None] = self.early.append
         self.feed = Feed()
         self._config = config
         self._lanes = lanes
@@ -220,7 +223,3 @@ async def open_metering(config: MetersConfig, lanes: Mapping[str, Lane], journal
     for reason in choice.reasons:
         log.info("accounting frontier", choice=reason)
     return Metering(config, lanes, found, choice, journal, clock)
-
-
-def _ignore(closed: Closed) -> None:
-    """Nobody waits for final figures."""

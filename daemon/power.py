@@ -184,6 +184,19 @@ class Power:
             if supply.state is State.WAITING and self._budget.room_nanojoules(now) >= 0:
                 self._open(supply, now, "the policy keeps it on")
 
+    def resume(self, now: int, before_watts: float, policy: PolicyConfig) -> None:
+        """Power down again what the window of an earlier daemon, which drew `before_watts` at its end, has no room for.
+
+        What may be down goes first. What the policy keeps on comes back when it fits.
+        """
+        watts = self._budget.static_watts
+        switchable = [supply for supply in self.supplies.values() if supply.reopening is not None and supply.watts]
+        for supply in sorted(switchable, key=lambda each: each.device not in policy.power_down):
+            if watts <= before_watts or self._budget.static_fits(watts, now):
+                return
+            self._close(supply, now, "the window has no room for it after a restart")
+            watts -= supply.watts
+
     def found(self, device: str, watts: float, reopening: Cost | None, now: int) -> None:
         """Take over what a device draws that has come up, for the first time or again."""
         supply = self.supplies[device]

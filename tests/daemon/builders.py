@@ -255,10 +255,11 @@ async def hosting(
     devices: dict[str, DeviceConfig] | None = None,
     meters: MetersConfig | None = None,
     artifact: Artifact | None = None,
+    readings: int = 0,
 ) -> AsyncIterator[Host]:
     """Start a host with these devices; its first policy is in force. A bench is opened again by whoever opens it.
 
-    Its meters are read when a test says so.
+    Its meters are read when a test says so, or so many times, a tenth of a second apart, while devices are opened.
     """
     by_name = {bench.name: bench for bench in benches}
     journal = Journal(folder, "boot", clock, clock)
@@ -269,6 +270,9 @@ async def hosting(
             fleet.register = journal.register
             metering = await open_metering(meters or NO_METERS, fleet.lanes, journal, clock)
             await fleet.start([artifact or make_artifact()])
+            for _ in range(readings):
+                clock.advance(NANO // 10)
+                await metering.sample()
             try:
                 dispatcher = Dispatcher(fleet, journal, metering, policies, next(iter(policies)), clock, clock)
                 yield Host(clock, journal, fleet, metering, dispatcher)

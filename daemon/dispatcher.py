@@ -103,7 +103,7 @@ class Dispatcher:
     def recover(self, store: Store, boot: str) -> None:
         """Enter what earlier daemons left in the journal of limits, static power and what was spent.
 
-        So is what meters counted while this one opened its devices; which of these there is no room for is powered down.
+        So is what meters counted while this one opened its devices. Those that there is no room for are powered down.
         """
         now, unix = self._clock(), self._unix()
         past = store.recent_reigns(boot, now, unix, self.budget.longest_window_nanoseconds)

@@ -29,6 +29,8 @@ from hal.names import near
 
 # The start waits so long for devices; one that takes longer serves when it is ready.
 START_SECONDS = 120.0
+# One that takes longer than this is named meanwhile.
+LATE_SECONDS = 2.0
 WATCH_SECONDS = 0.05
 PROBE_SECONDS = 5.0
 
@@ -39,7 +41,8 @@ class Fleet:
     """All devices of the host, and the models that they serve by name and version.
 
     `came_up` is called when a device has come up, for the first time or again, or when other models are loaded on it,
-    with the static power that it draws. `register` is called with each operating point before it is offered.
+    with the static power that it draws. `register` is called with each operating point before it is offered, `waits`
+    with what the start waits for, in words.
     """
 
     def __init__(self, devices: dict[str, DeviceConfig], clock: Clock, calibration: Calibration = NONE) -> None:
@@ -48,6 +51,7 @@ class Fleet:
         self.models: dict[str, dict[str, Model]] = {}
         self.came_up: Callable[[Lane, float], None] = _take
         self.register: Callable[[Point], None] = _nothing
+        self.waits: Callable[[str], None] = _silent
         # Set when the health of a device has changed.
         self.changed = asyncio.Event()
         for lane in self.lanes.values():
@@ -114,16 +118,25 @@ class Fleet:
             asyncio.create_task(repeat(f"device {lane.name}", partial(self._keep_up, lane, event)))
             for lane, event in zip(self.lanes.values(), tried, strict=True)
         ]
+        late = asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late, tried)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 for event in tried:
                     await event.wait()
+        late.cancel()
         self._tasks += [
             asyncio.create_task(repeat("device watch", self._watch, WATCH_SECONDS)),
             asyncio.create_task(repeat("device probe", self._probe, PROBE_SECONDS)),
         ]
         problems = any(model.problems for model in self.versions())
         self.complete = not problems and all(lane.health.usable for lane in self.lanes.values())
+
+    def _tell_late(self, tried: list[asyncio.Event]) -> None:
+        """Say which devices the start waits for, and for how long at most."""
+        devices = [name for name, event in zip(self.lanes, tried, strict=True) if not event.is_set()]
+        seconds = START_SECONDS - LATE_SECONDS
+        log.info("the start waits for devices", devices=devices, at_most_seconds=seconds)
+        self.waits(f"waiting for {', '.join(devices)}, at most {seconds:g} s more")
 
     async def _keep_up(self, lane: Lane, tried: asyncio.Event) -> None:
         """Bring a device up, note that it was tried, and wait until it is lost and may be tried again."""
@@ -287,6 +300,10 @@ def _fits(artifact: Artifact, model: Model) -> bool:
 def _take(lane: Lane, watts: float) -> None:
     """Take over what a device draws, while nobody keeps books."""
     lane.static_watts = watts
+
+
+def _silent(words: str) -> None:
+    """Nobody asks what the start waits for."""
 
 
 def _nothing(point: Point) -> None:

@@ -198,6 +198,7 @@ async def _core(
         metering = await open_metering(config.meters, fleet.lanes, journal, clock)
         metering.start()
         supervisor.starting("opening the devices")
+        fleet.waits = supervisor.starting
         try:
             await _unless_stopped(stop, fleet.start(repository.artifacts))
             fleet.complete = fleet.complete and not repository.refused

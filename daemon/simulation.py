@@ -274,12 +274,10 @@ class Simulation:
 
     def _begin_reign(self) -> None:
         limit = self.budget.limit
-        self._reigns.append(
-            Reign(
-                self.router.name, limit.nanojoules, limit.window_nanoseconds, self.power.drawn_watts, self._now,
-                self._now, limit.burst_nanojoules, limit.burst_watts,
-            )
-        )  # fmt: skip
+        self._reigns.append(Reign(
+            self.router.name, limit.nanojoules, limit.window_nanoseconds, self.power.drawn_watts, self._now, self._now,
+            limit.burst_nanojoules, limit.burst_watts,
+        ))  # fmt: skip
         self._last_end.append(0)
 
     def _load(self, device: str, _priority: int) -> float | None:

@@ -26,7 +26,7 @@ from hal.artifact import Artifact, OperatingPoint, TensorSpec
 from hal.device import Inference, Kind
 from hal.energy import loihi, ncs2
 from hal.errors import ArtifactError, DeviceUnavailable, Reason
-from tests.daemon.builders import NO_METERS, PATIENT, Bench, ManualClock, drive, make_artifact
+from tests.daemon.builders import NO_METERS, PATIENT, Bench, ManualClock, drive, make_artifact, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,36 @@ def _opening(monkeypatch: pytest.MonkeyPatch, **devices: Bench | Exception) -> d
 
     monkeypatch.setattr(lane_module, "open_configured", open_one)
     return dict.fromkeys(devices, PATIENT)
+
+
+def test_a_start_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """After two seconds the devices that are not up are named, with how long they are waited for, if there are any."""
+
+    async def scenario() -> None:
+        for late in (slow, quick):
+            fleet, said = Fleet(_opening(monkeypatch, quick=quick, slow=late), clock), list[str]()
+            fleet.waits = said.append
+            starting = asyncio.create_task(fleet.start([make_artifact()]))
+            while not fleet.lanes["quick"].health.usable:
+                fleet.changed.clear()
+                await fleet.changed.wait()
+            if late is quick:
+                await starting
+            clock.advance(2 * NANO)
+            await turns()
+            assert said == (["waiting for slow, at most 118 s more"] if late is slow else [])
+            slow.loadable.set()
+            await starting
+            await fleet.close()
+
+    clock, quick, slow = ManualClock(), Bench("quick"), Bench("slow")
+    slow.loadable.clear()
+    drive(clock, scenario())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "the start waits" in line]
+    assert "at_most_seconds=118.0" in line
+    assert "devices=['slow']" in line
 
 
 def test_shipped_models_on_real_devices(tmp_path: Path) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import queue
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
+from daemon.audit import audit
+from daemon.history import read_journal
+from daemon.identity import check_identity
+from daemon.journal_seals import DAY_NANOSECONDS
 from protos import jouled_pb2 as pb
 from protos import open_inference_pb2 as oip
 from tests.daemon.refusals import refusal
-from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, digit_request, stick_joules
+from tests.daemon.serving import CALL_SECONDS, Daemon, configuration, digit_request, running, stick_joules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +159,26 @@ def test_policy_does_not_restart_with_an_empty_window(
     first.stop()
     second = start_daemon(STICK, state=tmp_path)
     assert second.status().budget.spent_nanojoules == spent
+
+
+def test_old_records_are_sealed(tmp_path: Path, image: NDArray[np.uint8]) -> None:
+    """A daemon with a retention seals what is older, while it serves: sums and audit are what they were."""
+    config, store = configuration(POLICIES, start="stick"), tmp_path / "journal.db"
+    with running(config, state=tmp_path) as daemon:
+        for _ in range(5):
+            daemon.classify(image)
+        before = daemon.rows()
+    with closing(sqlite3.connect(store, isolation_level=None)) as database:
+        database.execute("UPDATE requests SET accepted_unix = accepted_unix - ?", (3 * DAY_NANOSECONDS,))
+    with running(config + "[journal]\nretention_days = 1\n", state=tmp_path) as daemon:
+        deadline = time.monotonic() + CALL_SECONDS
+        while not (seals := read_journal(store).seals):
+            assert time.monotonic() < deadline, "nothing was sealed"
+        assert (seals[1].requests, seals[1].acknowledged) == (5, 5)
+        assert daemon.rows() == before
+        assert (
+            refusal(lambda: daemon.control.RequestEnergy(pb.RequestEnergyRequest(request_id=3))).code
+            is grpc.StatusCode.NOT_FOUND
+        )
+        assert daemon.classify(image).request_id == 6
+    assert [finding for finding in [*audit(read_journal(store)), check_identity(store)] if finding.violations] == []

@@ -115,9 +115,9 @@ def read(path: Path, since_unix: int, until_unix: int) -> Recording:
         _drawn_joules(drawn, begin, end),
         sum(row.accuracy for row in rows if row.status == ANSWERED),
     )
-    policies = sorted({*in_force, *(policy for at, _, policy in reigns if at > begin and policy)})
+    policies = sorted({*in_force, *(policy for at, _, policy in reigns if begin < at <= end and policy)})
     ends = [*(at for at, _, _ in reigns[1:]), end]
-    runs = [(max(at, begin), until) for (at, _, policy), until in zip(reigns, ends, strict=True) if policy]
+    runs = [(max(at, begin), min(until, end)) for (at, _, policy), until in zip(reigns, ends, strict=True) if policy]
     return Recording(begin, end, rows, [run for run in runs if run[0] < run[1]], policies, bill)
 
 

@@ -118,6 +118,23 @@ def test_nothing_is_drawn_while_no_daemon_ran(tmp_path: Path) -> None:
     assert replayed.static_joules == pytest.approx(recording.bill.static_joules, rel=1e-6)
 
 
+def test_what_came_after_the_last_request_does_not_count(tmp_path: Path) -> None:
+    """A policy that came into force later is not among those recorded, and the time until then costs nothing."""
+    clock = ManualClock(0)
+    journal = Journal(tmp_path, "boot", clock, lambda: FROM)
+    reign = journal.reign("tight", FRUGAL.limit, 0.6, 0)
+    for number, at in enumerate((0, HOUR // 4), 1):
+        journal.finished([Record(number, reign, "over_budget", 1, FROM + at, at, at)])
+    journal.reign("loose", ACCURATE.limit, 0.6, HOUR // 2)
+    clock.advance(HOUR)
+    journal.close()
+    recording = read(tmp_path / "journal.db", FROM, FROM + 2 * HOUR)
+    replayed = replay(recording, "frugal", FRUGAL, points(), STATIC, {})
+    assert recording.policies == ["tight"]
+    assert recording.bill.static_joules == pytest.approx(0.6 * 900)
+    assert replayed.static_joules == pytest.approx(0.6 * 900)
+
+
 def test_what_cannot_be_replayed_says_why(tmp_path: Path) -> None:
     """An empty span, another format, and requests of several models are refused."""
     record(tmp_path, FRUGAL, requests=10)

@@ -138,33 +138,42 @@ class Result(NamedTuple):
 
 
 class _Reports:
-    """What pytest tells: per test its outcome and the properties that it recorded."""
+    """What pytest tells of each test."""
 
     def __init__(self) -> None:
-        self.wrong: list[str] = []
-        self.figures: dict[str, list[Any]] = defaultdict(list)
-        self.passed = 0
+        self.reports: list[pytest.TestReport] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take a report."""
-        if report.outcome != "passed":
-            self.wrong.append(f"{report.nodeid}: {report.outcome}")
-        elif report.when == "call":
-            self.passed += 1
-            for name, value in report.user_properties:
-                self.figures[name].append(value)
+        self.reports.append(report)
 
 
-def run(row: Row) -> Result:
-    """Run the tests of a row. What they count adds up; of other figures the largest is told."""
-    reports = _Reports()
-    pytest.main(["-q", "--no-header", "--no-summary", "--e2e", *row.tests], plugins=[reports])
+def run(rows: Sequence[Row]) -> list[Result]:
+    """Run the tests of rows in one session: those that need a container share it."""
+    told = _Reports()
+    tests = dict.fromkeys(test for row in rows for test in row.tests)
+    pytest.main(["-q", "--no-header", "--no-summary", "--e2e", *tests], plugins=[told])
+    return [_result(row, [report for report in told.reports if _is_of(report.nodeid, row)]) for row in rows]
+
+
+def _is_of(test: str, row: Row) -> bool:
+    return any(test == each or test.startswith((f"{each}::", f"{each}[")) for each in row.tests)
+
+
+def _result(row: Row, reports: Sequence[pytest.TestReport]) -> Result:
+    """Gather a row's figures. What its tests count adds up; of other figures the largest is told."""
+    recorded: dict[str, list[Any]] = defaultdict(list)
+    called = [report for report in reports if report.when == "call"]
+    for name, value in (each for report in called for each in report.user_properties):
+        recorded[name].append(value)
     figures = {
         name: sum(values) if all(isinstance(value, int) for value in values) else max(values)
-        for name, values in reports.figures.items()
+        for name, values in recorded.items()
     }
-    wrong = reports.wrong or ([] if reports.passed else ["no test ran"])
-    return _judged(row.fault, {"tests": reports.passed, **figures}, row.bars, wrong=wrong)
+    wrong = [f"{report.nodeid}: {report.outcome}" for report in reports if report.outcome != "passed"]
+    return _judged(
+        row.fault, {"tests": len(called), **figures}, row.bars, wrong=wrong if called else [*wrong, "no test ran"]
+    )
 
 
 def attack_in_full(attack: Attack) -> Result:
@@ -200,6 +209,12 @@ def _judged(
     return Result(fault, figures, bars, least, [*wrong, *missing, *beyond, *below])
 
 
+IN_FULL: dict[str, Callable[[], Result]] = {
+    **{attack.name: partial(attack_in_full, attack) for attack in ATTACKS},
+    **{f"{OVERLOAD}{limit}": partial(overloaded, limit) for limit in overload.CAPACITIES},
+}
+
+
 def _line(result: Result) -> str:
     figures = ", ".join(
         f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}"
@@ -211,13 +226,6 @@ def _line(result: Result) -> str:
     return f"| {result.fault} | {figures} | {', '.join(bars) or 'its tests pass'} | {verdict} |"
 
 
-def faults(*, e2e: bool) -> dict[str, Callable[[], Result]]:
-    """Give what brings each fault about."""
-    found: dict[str, Callable[[], Result]] = {attack.name: partial(attack_in_full, attack) for attack in ATTACKS}
-    found |= {f"{OVERLOAD}{limit}": partial(overloaded, limit) for limit in overload.CAPACITIES}
-    return found | {row.fault: partial(run, row) for row in (*ROWS, *(IN_A_CONTAINER if e2e else ()))}
-
-
 def main() -> None:
     """Run what the command line asks for; the status is 1 where a row fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,11 +233,9 @@ def main() -> None:
     parser.add_argument("--e2e", action="store_true", help="also what needs systemd in a container")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     options = parser.parse_args()
-    results = []
-    for fault, bring_about in faults(e2e=options.e2e).items():
-        if options.only in fault:
-            results.append(_whatever_comes(fault, bring_about))
-            print(_line(results[-1]), file=sys.stderr, flush=True)
+    results = [_whatever_comes(fault, bring_about) for fault, bring_about in IN_FULL.items() if options.only in fault]
+    rows = [row for row in (*ROWS, *(IN_A_CONTAINER if options.e2e else ())) if options.only in row.fault]
+    results += run(rows) if rows else []
     print("| fault | figures | bars | result |\n|---|---|---|---|", *map(_line, results), sep="\n")
     if options.json:
         options.json.write_text(

@@ -194,11 +194,15 @@ def _refused(call: Any, request: bytes, code: grpc.StatusCode, **options: Any) -
 
 
 class Attack(NamedTuple):
-    """An attack, and how many connections, streams, frames or messages it is in full."""
+    """An attack, and how many connections, streams, frames or messages it is in full.
+
+    Where it asks for answers as anybody may, a good client waits in line with it.
+    """
 
     name: str
     run: Callable[[int, int], None]
     size: int
+    asks_for_work: bool = False
 
 
 ATTACKS = (
@@ -206,7 +210,7 @@ ATTACKS = (
     Attack("ping flood", ping_flood, 20_000),
     Attack("idle connections", idle_connections, 10_000),
     Attack("slow clients", slow_clients, 200),
-    Attack("clients that read nothing", deaf_clients, 200),
+    Attack("clients that read nothing", deaf_clients, 200, asks_for_work=True),
     Attack("garbage", garbage, 1000),
     Attack("gzip bomb", gzip_bomb, 10),
     Attack("image bomb", image_bombs, 100),

@@ -32,7 +32,6 @@ from daemon.config import DeviceConfig, PolicyConfig
 from daemon.errors import RequestError
 from daemon.history import History, read_journal
 from daemon.identity import check_identity
-from daemon.power import State
 from daemon.waiting import DEFAULT_PRIORITY, FIRST_PRIORITY, LAST_PRIORITY
 from hal.artifact import OperatingPoint
 from hal.device import Cost, Inference
@@ -238,8 +237,7 @@ def _check_rest(host: Host) -> None:
     """Check that nothing is queued, dispatched or waiting, and nothing reserved but for devices about to come up."""
     dispatcher, supplies = host.dispatcher, host.dispatcher.power.supplies.values()
     reserved = sum(each.reservation.nanojoules for each in supplies if each.reservation)
-    claimed = sum(each.upper_nanojoules for each in supplies if each.state is State.WAITING)
-    held = dispatcher.budget.reserved_nanojoules - reserved - claimed
+    held = dispatcher.budget.reserved_nanojoules - reserved
     queued = {lane.name: lane.queued for lane in host.fleet.lanes.values() if lane.queued or lane.backlog_seconds}
     flying, waiting = len(dispatcher._flying), len(dispatcher._waiting)
     assert (held, queued, flying, waiting) == (0, {}, 0, 0), f"{held} nJ reserved, {queued=}, {flying=}, {waiting=}"

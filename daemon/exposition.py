@@ -28,14 +28,14 @@ from daemon import families
 from daemon.clock import NANO
 from daemon.dispatcher import Dispatcher
 from daemon.families import POINT_LABELS, Family
-from daemon.health import State as Health
+from daemon.health import HealthState
 from daemon.metering import Metering
-from daemon.power import State as Power
+from daemon.power import PowerState
 from daemon.pulse import Pulse
 from daemon.tally import Histogram, Served, Tally
 from daemon.version import VERSION
 
-HEALTHS = (*(state.value for state in Health), "shed")
+HEALTHS = (*(state.value for state in HealthState), "shed")
 
 
 class Exposition:
@@ -124,7 +124,7 @@ class _Families(Collector):
         )
         for device in devices:
             health.add_metric((device.name,), {state: state == device.health for state in HEALTHS})
-            power.add_metric((device.name,), {state.value: state.value == device.power for state in Power})
+            power.add_metric((device.name,), {state.value: state.value == device.power for state in PowerState})
         yield health
         yield power
         yield _values(families.STATIC, (((device.name,), device.static_watts) for device in devices))

@@ -19,7 +19,7 @@ LONGEST_PAUSE_NANOSECONDS = 5 * NANO
 PROBATION_NANOSECONDS = 10 * NANO
 
 
-class State(Enum):
+class HealthState(Enum):
     """The health of a device; `off` is one that is powered down."""
 
     STARTING = "starting"
@@ -33,7 +33,7 @@ class Health:
     """The health of one device."""
 
     def __init__(self, now: int) -> None:
-        self.state = State.STARTING
+        self.state = HealthState.STARTING
         self.since = now
         self.failure: HalError | None = None
         self.retry_at = now
@@ -43,32 +43,32 @@ class Health:
     def usable(self) -> bool:
         """Tell whether requests may go to the device."""
         # On the way of every request, where the hash of an enumeration's member is a call of its own.
-        return self.state is State.UP or self.state is State.DEGRADED
+        return self.state is HealthState.UP or self.state is HealthState.DEGRADED
 
     def failed(self, failure: HalError, now: int) -> bool:
         """Note a failure; tell whether it is news."""
         pause = min(FIRST_PAUSE_NANOSECONDS << min(self._failures, 8), LONGEST_PAUSE_NANOSECONDS)
-        self.retry_at = now + (pause if self._failures or self.state is State.STARTING else 0)
+        self.retry_at = now + (pause if self._failures or self.state is HealthState.STARTING else 0)
         self._failures += 1
-        news = self.state is not State.LOST or str(failure) != str(self.failure)
+        news = self.state is not HealthState.LOST or str(failure) != str(self.failure)
         self.failure = failure
-        self._enter(State.LOST, now)
+        self._enter(HealthState.LOST, now)
         return news
 
     def opened(self, now: int) -> None:
         """Note that the device is open and loaded."""
-        self._enter(State.UP if self.failure is None else State.DEGRADED, now)
+        self._enter(HealthState.UP if self.failure is None else HealthState.DEGRADED, now)
 
     def answered(self, now: int) -> bool:
         """Note that the device did well; tell whether it is up for it."""
         self._failures = 0
-        if self.state is State.DEGRADED and now - self.since >= PROBATION_NANOSECONDS:
+        if self.state is HealthState.DEGRADED and now - self.since >= PROBATION_NANOSECONDS:
             self.failure = None
-            self._enter(State.UP, now)
+            self._enter(HealthState.UP, now)
             return True
         return False
 
-    def _enter(self, state: State, now: int) -> None:
+    def _enter(self, state: HealthState, now: int) -> None:
         if state is not self.state:
             self.state, self.since = state, now
 

@@ -15,7 +15,7 @@ import structlog
 
 from daemon.clock import NANO, Clock
 from daemon.config import DeviceConfig
-from daemon.health import Health, State, unavailable
+from daemon.health import Health, HealthState, unavailable
 from daemon.occupancy import Occupancy
 from daemon.opening import open_configured
 from daemon.tasks import CLOSE, Job, TaskQueue
@@ -296,13 +296,13 @@ class Lane:
         return max(self.backlog_seconds - later + running, 0.0)
 
     @property
-    def state(self) -> State:
+    def state(self) -> HealthState:
         """Tell the device's health, that it is powered down, or that it throttles."""
         if not self.health.usable:
             return self.health.state
         if not self.powered:
-            return State.OFF
-        return State.DEGRADED if self._throttles else self.health.state
+            return HealthState.OFF
+        return HealthState.DEGRADED if self._throttles else self.health.state
 
     @property
     def lost(self) -> bool:

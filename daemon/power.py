@@ -27,7 +27,7 @@ from hal.device import Cost
 FLOOR_NANOSECONDS = 5 * NANO
 
 
-class State(Enum):
+class PowerState(Enum):
     """The power state of a device."""
 
     ON = "on"
@@ -61,7 +61,7 @@ class Supply:
     device: str
     watts: float
     reopening: Cost | None = None
-    state: State = State.ON
+    state: PowerState = PowerState.ON
     since: int = 0
     used: int = 0
     wanted: int = -(1 << 62)
@@ -72,7 +72,7 @@ class Supply:
     @property
     def drawn_watts(self) -> float:
         """Give what the device draws in its state."""
-        return 0.0 if self.state in {State.OFF, State.WAITING} else self.watts
+        return 0.0 if self.state in {PowerState.OFF, PowerState.WAITING} else self.watts
 
     @property
     def break_even_nanoseconds(self) -> int:
@@ -111,7 +111,7 @@ class Power:
         supply = self.unready.get(device)
         if supply is None:
             return 0.0
-        begun = (now - supply.since) / NANO if supply.state is State.OPENING else 0.0
+        begun = (now - supply.since) / NANO if supply.state is PowerState.OPENING else 0.0
         return max(supply.opening_seconds - begun, 0.0)
 
     def opening_seconds(self, device: str) -> float:
@@ -125,7 +125,7 @@ class Power:
     def is_down(self, device: str) -> bool:
         """Tell whether a device is neither on nor on its way."""
         supply = self.unready.get(device)
-        return supply is not None and supply.state is not State.OPENING
+        return supply is not None and supply.state is not PowerState.OPENING
 
     def opening_nanojoules(self, device: str) -> int:
         """Give what a window must hold for a device that is down: powering it up, and its static power."""
@@ -154,7 +154,7 @@ class Power:
         if not self.is_down(device):
             return self._budget.reserve(nanojoules, now)
         supply = self.unready[device]
-        if supply.state is not State.WAITING and not self._affords(supply, nanojoules, now):
+        if supply.state is not PowerState.WAITING and not self._affords(supply, nanojoules, now):
             return None
         reservation = self._budget.reserve(nanojoules, now)
         if reservation is not None:
@@ -173,15 +173,15 @@ class Power:
             if supply.reopening is None or now < supply.rests_until:
                 continue
             may_be_down = supply.device in policy.power_down
-            if supply.state is State.ON and may_be_down and idle(supply.device):
+            if supply.state is PowerState.ON and may_be_down and idle(supply.device):
                 self._close_if_it_pays(supply, now)
-            elif supply.state is State.OFF and not may_be_down:
+            elif supply.state is PowerState.OFF and not may_be_down:
                 self._claim(supply, now)
-            elif supply.state is State.WAITING and (may_be_down or not self._ever_fits(supply, 0.0)):
+            elif supply.state is PowerState.WAITING and (may_be_down or not self._ever_fits(supply, 0.0)):
                 self._release(supply, now)
-            elif supply.state is State.OFF and supply.due:
+            elif supply.state is PowerState.OFF and supply.due:
                 self._meet_demand(supply, now)
-            if supply.state is State.WAITING and self._budget.room_nanojoules(now) >= 0:
+            if supply.state is PowerState.WAITING and self._budget.room_nanojoules(now) >= 0:
                 self._open(supply, now, "the policy keeps it on")
 
     def resume(self, now: int, before_watts: float, policy: PolicyConfig) -> None:
@@ -200,20 +200,20 @@ class Power:
     def found(self, device: str, watts: float, reopening: Cost | None, now: int) -> None:
         """Take over what a device draws that has come up, for the first time or again."""
         supply = self.supplies[device]
-        if supply.state is not State.OFF and watts != supply.watts:
+        if supply.state is not PowerState.OFF and watts != supply.watts:
             self._budget.change_static(self._budget.static_watts + watts - supply.watts, now)
         supply.watts, supply.reopening = watts, reopening
 
     def done(self, device: str, on: bool, now: int) -> int:
         """Take a device for on or off, as a switch has made it; give the dynamic nanojoules of powering up."""
         supply = self.supplies[device]
-        if on and supply.state is State.OPENING and supply.reopening and supply.reservation:
+        if on and supply.state is PowerState.OPENING and supply.reopening and supply.reservation:
             nanojoules = round(supply.reopening.dynamic_joules * NANO)
             self._settle(supply, nanojoules, now)
-            self._enter(supply, State.ON, now)
+            self._enter(supply, PowerState.ON, now)
             return nanojoules
-        if not on and supply.state is State.CLOSING:
-            self._enter(supply, State.OFF, now)
+        if not on and supply.state is PowerState.CLOSING:
+            self._enter(supply, PowerState.OFF, now)
             self._budget.change_static(self._budget.static_watts - supply.watts, now)
         return 0
 
@@ -225,18 +225,18 @@ class Power:
         supply = self.supplies[device]
         supply.used, supply.due = now, False
         supply.rests_until = now + supply.break_even_nanoseconds
-        if on and supply.state is State.OPENING and supply.reservation:
+        if on and supply.state is PowerState.OPENING and supply.reservation:
             nanojoules = supply.reservation.nanojoules
             self._settle(supply, nanojoules, now)
             self._close(supply, now, "it did not come up")
             return nanojoules
-        if not on and supply.state is State.CLOSING:
-            self._enter(supply, State.ON, now)
+        if not on and supply.state is PowerState.CLOSING:
+            self._enter(supply, PowerState.ON, now)
         return 0
 
     def _close_if_it_pays(self, supply: Supply, now: int) -> None:
         limit = self._budget.limit
-        closing = sum(each.watts for each in self.unready.values() if each.state is State.CLOSING)
+        closing = sum(each.watts for each in self.unready.values() if each.state is PowerState.CLOSING)
         watts = self._budget.static_watts - closing
         unused = now - max(supply.used, supply.since)
         if watts * limit.window_nanoseconds > limit.nanojoules or 0 < limit.burst_watts < watts:
@@ -245,14 +245,14 @@ class Power:
             self._close(supply, now, f"unused for {unused / NANO:.1f} s")
 
     def _close(self, supply: Supply, now: int, reason: str) -> None:
-        self._enter(supply, State.CLOSING, now)
+        self._enter(supply, PowerState.CLOSING, now)
         self.switches.append(Switch(supply.device, False, reason))
 
     def _open(self, supply: Supply, now: int, reason: str) -> None:
         """Power a device up, which the budget has room for."""
-        if supply.state is not State.WAITING:
+        if supply.state is not PowerState.WAITING:
             self._hold(supply, now)
-        self._enter(supply, State.OPENING, now)
+        self._enter(supply, PowerState.OPENING, now)
         supply.due = False
         self.switches.append(Switch(supply.device, True, reason))
 
@@ -266,14 +266,14 @@ class Power:
         """Put a device's power on the books before there is room for it."""
         if self._ever_fits(supply, supply.watts):
             self._hold(supply, now)
-            self._enter(supply, State.WAITING, now)
+            self._enter(supply, PowerState.WAITING, now)
 
     def _release(self, supply: Supply, now: int) -> None:
         if supply.reservation is not None:
             self._budget.cancel(supply.reservation)
             supply.reservation = None
         self._budget.change_static(self._budget.static_watts - supply.watts, now)
-        self._enter(supply, State.OFF, now)
+        self._enter(supply, PowerState.OFF, now)
 
     def _hold(self, supply: Supply, now: int) -> None:
         """Put static power and the bound of powering up on the budget's books."""
@@ -285,16 +285,16 @@ class Power:
             self._budget.settle(supply.reservation, nanojoules, now)
             supply.reservation = None
 
-    def _enter(self, supply: Supply, state: State, now: int) -> None:
+    def _enter(self, supply: Supply, state: PowerState, now: int) -> None:
         supply.state, supply.since = state, now
-        if state is State.ON:
+        if state is PowerState.ON:
             self.unready.pop(supply.device, None)
         else:
             self.unready[supply.device] = supply
 
     def _rise(self, supply: Supply) -> float:
         """Give the watts that are not on the budget's books yet."""
-        return supply.watts if supply.state is State.OFF else 0.0
+        return supply.watts if supply.state is PowerState.OFF else 0.0
 
     def _affords(self, supply: Supply, nanojoules: int, now: int) -> bool:
         watts = self._budget.static_watts + self._rise(supply)

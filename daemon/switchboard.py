@@ -16,7 +16,7 @@ from daemon.journal import Journal, Record
 from daemon.journal_schema import MAINTENANCE
 from daemon.lane import Lane
 from daemon.ledger import Energy
-from daemon.power import Power, State, Switch
+from daemon.power import Power, PowerState, Switch
 
 # How often the power states are looked at; a policy switch and a request look at once.
 STEP_SECONDS = 0.5
@@ -68,7 +68,7 @@ class Switchboard:
     def found(self, lane: Lane, watts: float) -> None:
         """Take a device into account that was not there before, or is again; what is to be down goes down again."""
         self._power.found(lane.name, watts, lane.reopening, self._clock())
-        if self._power.supplies[lane.name].state in {State.OFF, State.WAITING}:
+        if self._power.supplies[lane.name].state in {PowerState.OFF, PowerState.WAITING}:
             lane.switch(False).add_done_callback(partial(self._end_again, lane))
         self._draw(lane)
         self._owner.settled()

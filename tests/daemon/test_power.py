@@ -7,7 +7,7 @@ import pytest
 from daemon.budget import Budget, Limit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.power import FLOOR_NANOSECONDS, Power, State, Supply, Switch
+from daemon.power import FLOOR_NANOSECONDS, Power, PowerState, Supply, Switch
 from hal.device import Cost
 
 NOW = 1000 * NANO
@@ -32,7 +32,7 @@ def _power(limit_watts: float = 100.0, *, card: bool = False) -> Power:
     return Power(Budget(limit, static_watts=static_watts, longest_window_nanoseconds=WINDOW), supplies)
 
 
-def _state(power: Power, device: str = "stick") -> State:
+def _state(power: Power, device: str = "stick") -> PowerState:
     return power.supplies[device].state
 
 
@@ -52,7 +52,7 @@ def _put_down(power: Power, now: int = NOW + BREAK_EVEN) -> int:
     """Let the stick go down, and give a moment at which its last joules have left the window."""
     assert [switch.device for switch in _step(power, now)] == ["stick"]
     assert power.done("stick", False, now) == 0
-    assert _state(power) is State.OFF
+    assert _state(power) is PowerState.OFF
     return now + 2 * WINDOW
 
 
@@ -61,9 +61,9 @@ def test_goes_down_when_it_pays() -> None:
     power = _power()
     assert _step(power, NOW + BREAK_EVEN - 1) == []
     assert _step(power, NOW + BREAK_EVEN) == [Switch("stick", False, "unused for 10.0 s")]
-    assert (_state(power), power.drawn_watts) == (State.CLOSING, 1.5)
+    assert (_state(power), power.drawn_watts) == (PowerState.CLOSING, 1.5)
     power.done("stick", False, NOW + BREAK_EVEN + 1)
-    assert (_state(power), power.drawn_watts) == (State.OFF, 1.0)
+    assert (_state(power), power.drawn_watts) == (PowerState.OFF, 1.0)
     assert power._budget.static_watts == 1.0
 
 
@@ -121,7 +121,7 @@ def test_request_powers_up() -> None:
     assert power.reserve("stick", 100, now) is not None
     assert _taken(power) == []
     assert power.done("stick", True, now + 2 * NANO) == 5 * NANO
-    assert (_state(power), power._budget.reserved_nanojoules) == (State.ON, 200)
+    assert (_state(power), power._budget.reserved_nanojoules) == (PowerState.ON, 200)
     assert power.unready == {}
 
 
@@ -143,9 +143,9 @@ def test_request_while_going_down() -> None:
     assert power.reserve("stick", 1, NOW + BREAK_EVEN) is not None
     assert [switch.on for switch in _taken(power)] == [True]
     assert power.done("stick", False, NOW + BREAK_EVEN + 1) == 0
-    assert (_state(power), power.drawn_watts, power._budget.static_watts) == (State.OPENING, 1.5, 1.5)
+    assert (_state(power), power.drawn_watts, power._budget.static_watts) == (PowerState.OPENING, 1.5, 1.5)
     assert power.done("stick", True, NOW + BREAK_EVEN + 2) == 5 * NANO
-    assert _state(power) is State.ON
+    assert _state(power) is PowerState.ON
 
 
 def test_returning_demand() -> None:
@@ -179,7 +179,7 @@ def test_policy_that_keeps_it_on() -> None:
     budget = power._budget
     budget.spend(8 * NANO, now)
     assert _step(power, now, KEEPING) == []
-    assert (_state(power), power.drawn_watts, budget.static_watts) == (State.WAITING, 1.0, 1.5)
+    assert (_state(power), power.drawn_watts, budget.static_watts) == (PowerState.WAITING, 1.0, 1.5)
     assert budget.reserve(1, now) is None
     assert power.reserve("stick", 1, now) is None
     assert _step(power, now + WINDOW - 1, KEEPING) == []
@@ -196,7 +196,7 @@ def test_policy_changes_its_mind() -> None:
         _step(power, now, KEEPING)
         power._budget.change_limit(Limit(round(limit_watts * WINDOW), WINDOW), now)
         assert _step(power, now, policy) == []
-        assert _state(power) is State.OFF
+        assert _state(power) is PowerState.OFF
         assert (power._budget.static_watts, power._budget.reserved_nanojoules) == (1.0, 0)
 
 
@@ -241,6 +241,6 @@ def test_does_not_go_down() -> None:
     now = NOW + BREAK_EVEN
     _step(power, now)
     assert power.failed("stick", False, now) == 0
-    assert (_state(power), power._budget.static_watts) == (State.ON, 1.5)
+    assert (_state(power), power._budget.static_watts) == (PowerState.ON, 1.5)
     assert _step(power, now + BREAK_EVEN - 1) == []
     assert [switch.on for switch in _step(power, now + BREAK_EVEN)] == [False]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daemon import power as power_module
 from daemon.budget import Budget, Limit, Reservation
 from daemon.config import PolicyConfig
-from daemon.power import Power, State, Supply, Switch
+from daemon.power import Power, PowerState, Supply, Switch
 from hal.device import Cost
 
 # Histories in nanoseconds that are few, so that every window can be looked at. Watts are nanojoules per nanosecond.
@@ -79,7 +79,7 @@ class _Play:
         if not self.pending:
             return
         switch = self.pending.pop(0)
-        if not well and self.power.supplies[switch.device].state is State.CLOSING:
+        if not well and self.power.supplies[switch.device].state is PowerState.CLOSING:
             self.switched = [each for each in self.switched if each[1] is not switch]
         end = self.power.done if well else self.power.failed
         spent = end(switch.device, switch.on, self.now)
@@ -195,8 +195,8 @@ def test_books_agree(window: int, chapters: Chapters) -> None:
     """At any end, the budget's static power is what is drawn, and what waits for room; nothing else stays reserved."""
     play = _play(window, chapters)
     power, budget = play.power, play.power._budget
-    waiting = [supply for supply in power.supplies.values() if supply.state is State.WAITING]
+    waiting = [supply for supply in power.supplies.values() if supply.state is PowerState.WAITING]
     assert budget.static_watts == power.drawn_watts + sum(supply.watts for supply in waiting)
     held = [entry.nanojoules for entry in play.entries if entry.reservation or entry in play.opening.values()]
     assert budget.reserved_nanojoules == sum(held) + sum(supply.upper_nanojoules for supply in waiting)
-    assert set(power.unready.values()) == {s for s in power.supplies.values() if s.state is not State.ON}
+    assert set(power.unready.values()) == {s for s in power.supplies.values() if s.state is not PowerState.ON}

@@ -12,7 +12,7 @@ from daemon.audit import audit
 from daemon.clock import NANO
 from daemon.config import AccountConfig, MetersConfig, PolicyConfig
 from daemon.history import read_journal
-from daemon.power import State
+from daemon.power import PowerState
 from hal.device import Cost
 from tests.daemon.builders import Bench, ManualClock, drive, hosting, turns
 from tests.energy.trees import chip
@@ -69,7 +69,7 @@ def test_what_was_off_stays_off_until_there_is_room(tmp_path: Path, policy: Poli
             await _step(host)
             await _step(host)
             state = host.dispatcher.power.supplies["stick"].state
-            assert (stick.on, state) == (False, State.OFF if policy is SPARING else State.WAITING)
+            assert (stick.on, state) == (False, PowerState.OFF if policy is SPARING else PowerState.WAITING)
             clock.advance(WINDOW)
             await _step(host)
             assert stick.on is (policy is KEEPING)

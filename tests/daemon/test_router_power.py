@@ -9,7 +9,7 @@ import pytest
 from daemon.budget import Budget, Limit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
-from daemon.power import Power, State, Supply
+from daemon.power import Power, PowerState, Supply
 from daemon.router import Constraints, Dispatch, Refuse, Router, Wait
 from hal.device import Cost, Kind
 from tests.daemon.builders import make_point
@@ -54,7 +54,7 @@ def test_worth_powering_up() -> None:
     router, power = _router()
     assert _chosen(router.decide(POINTS, PATIENT, NOW)) is STICK
     assert [switch.on for switch in power.switches] == [True]
-    assert power.supplies["stick"].state is State.OPENING
+    assert power.supplies["stick"].state is PowerState.OPENING
     assert _chosen(router.decide(POINTS, HURRIED, NOW)) is CHIP
 
 
@@ -115,7 +115,7 @@ def test_waits_for_room() -> None:
     decision = router.decide(POINTS, alone, NOW)
     assert (type(decision), decision[0]) == (Wait, NOW + NANO)
     assert _chosen(router.decide(POINTS, alone, NOW + NANO)) is STICK
-    assert power.supplies["stick"].state is State.OPENING
+    assert power.supplies["stick"].state is PowerState.OPENING
 
 
 def test_never_fits() -> None:

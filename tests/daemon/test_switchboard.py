@@ -12,11 +12,11 @@ from daemon.audit import audit
 from daemon.clock import NANO
 from daemon.config import PolicyConfig
 from daemon.errors import OverBudget, PolicyRefused
-from daemon.health import State as Condition
+from daemon.health import HealthState
 from daemon.history import read_journal
 from daemon.identity import check_identity
 from daemon.journal import Journal
-from daemon.power import State
+from daemon.power import PowerState
 from hal.device import Cost
 from hal.errors import DeviceUnavailable, Reason
 from tests.daemon.builders import Bench, ManualClock, drive, hosting, turns
@@ -59,10 +59,10 @@ async def _put_down(host: Host) -> None:
     next(point for point in host.points if point.device == "stick").accuracy = 0.95
     host.clock.advance(BREAK_EVEN)
     await _step(host)
-    assert _state(host) is State.OFF
+    assert _state(host) is PowerState.OFF
 
 
-def _state(host: Host) -> State:
+def _state(host: Host) -> PowerState:
     return host.dispatcher.power.supplies["stick"].state
 
 
@@ -83,7 +83,7 @@ def test_down_and_up_again(tmp_path: Path) -> None:
             clock.advance(2 * BREAK_EVEN)
             answer = await host.ask(seconds=5, value=7)
             assert answer.scores.tolist() == [[7.0, 7.0]]
-            assert (stick.on, host.fleet.static_watts, _state(host)) == (True, WATTS, State.ON)
+            assert (stick.on, host.fleet.static_watts, _state(host)) == (True, WATTS, PowerState.ON)
             assert sorted(host.rows()) == [("maintenance", 1000), ("ok", 100)]
             assert _reigns(host) == [("sparing", WATTS), ("sparing", 0.0), ("sparing", WATTS)]
             assert host.at_rest()
@@ -145,7 +145,7 @@ def test_killed_while_it_comes_up(tmp_path: Path) -> None:
                 assert (await host.ask(seconds=1)).point.device == "chip"
             stick.gate.clear()
             host.dispatcher.switchboard.step(host.dispatcher.router.policy)
-            assert _state(host) is State.OPENING
+            assert _state(host) is PowerState.OPENING
             assert (await host.ask(seconds=1)).point.device == "chip"
             shutil.copytree(state, left)
 
@@ -166,7 +166,7 @@ def test_switch_to_a_policy_that_keeps_it_on(tmp_path: Path) -> None:
             host.dispatcher.seed([(clock(), 2500)])
             host.dispatcher.set_policy("keeping")
             await _done(host)
-            assert _state(host) is State.WAITING
+            assert _state(host) is PowerState.WAITING
             with pytest.raises(OverBudget):
                 await host.ask(seconds=5)
             clock.advance(10 * NANO)
@@ -211,10 +211,10 @@ def test_does_not_come_up(tmp_path: Path) -> None:
             answer = await host.ask(seconds=5)
             assert answer.point.device == "chip"
             await _done(host)
-            await host.until(lambda: host.fleet.lanes["stick"].state is Condition.OFF)
+            await host.until(lambda: host.fleet.lanes["stick"].state is HealthState.OFF)
             await _done(host)
             assert str(host.fleet.lanes["stick"].health.failure) == "stick: lost"
-            assert (_state(host), stick.on, stick.closed) == (State.OFF, False, 1)
+            assert (_state(host), stick.on, stick.closed) == (PowerState.OFF, False, 1)
             assert ("maintenance", 2000) in host.rows()
             assert host.at_rest()
 
@@ -230,7 +230,7 @@ def test_does_not_go_down(tmp_path: Path) -> None:
             stick.failures.append(RuntimeError("stuck"))
             clock.advance(BREAK_EVEN)
             await _step(host)
-            assert (_state(host), host.fleet.static_watts) == (State.ON, WATTS)
+            assert (_state(host), host.fleet.static_watts) == (PowerState.ON, WATTS)
             assert str(host.fleet.lanes["stick"].health.failure) == "stick: failed (RuntimeError: stuck)"
 
     clock, stick = ManualClock(), _stick()

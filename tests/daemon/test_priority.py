@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import queue
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -165,9 +166,15 @@ def test_clients_overtake(start_daemon: StartDaemon, image: NDArray[np.uint8]) -
     stick = '[device.stick]\ndriver = "ncs2-sim"\n'
     daemon = start_daemon(configuration(roomy, start="roomy", devices=stick))
     low, high = digit_infer(np.repeat(image[np.newaxis], 64, 0), priority=9), digit_infer(image[np.newaxis], priority=1)
-    calls = [daemon.inference.ModelInfer.future(low, timeout=CALL_SECONDS) for _ in range(16)]
-    calls[0].result()
-    answer = daemon.inference.ModelInfer(high, timeout=CALL_SECONDS)
-    assert not all(call.done() for call in calls)
-    answers = [answer, *(call.result() for call in calls)]
+    # In the order in which answers arrive, whenever this thread looks at them.
+    calls: list[Any] = []
+    arrived = queue.SimpleQueue[Any]()
+    for request in [*[low] * 32, high]:
+        if request is high:
+            calls[0].result()
+        calls.append(daemon.inference.ModelInfer.future(request, timeout=CALL_SECONDS))
+        calls[-1].add_done_callback(arrived.put)
+    answers = [call.result() for call in calls]
+    order = [arrived.get(timeout=CALL_SECONDS) for _ in calls]
+    assert calls[-1] is not order[-1]
     assert {each.parameters["device"].string_param for each in answers} == {"stick"}

@@ -65,29 +65,24 @@ CREATE TABLE ledger (
   maintenance_nanojoules INTEGER NOT NULL, pending_nanojoules INTEGER NOT NULL, PRIMARY KEY (meter, began)
 ) STRICT, WITHOUT ROWID;
 """
+SUM_COLUMNS = """
+  stretch INTEGER NOT NULL, policy TEXT NOT NULL, model TEXT NOT NULL, variant TEXT NOT NULL, device TEXT NOT NULL,
+  provenance TEXT NOT NULL, status TEXT NOT NULL, requests INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
+  static_nanojoules INTEGER NOT NULL, device_seconds REAL NOT NULL, provisional_requests INTEGER NOT NULL,
+  provisional_dynamic_nanojoules INTEGER NOT NULL, provisional_static_nanojoules INTEGER NOT NULL,
+  PRIMARY KEY (stretch, policy, model, variant, device, provenance, status)
+"""
 # Stretches of ten minutes in which requests were accepted, and what was summed of those that are `summed`.
 SUMS = f"""
 CREATE INDEX requests_by_time ON requests (accepted_unix);
 CREATE TABLE stretches (number INTEGER PRIMARY KEY, summed INTEGER NOT NULL) STRICT;
-CREATE TABLE sums (
-  stretch INTEGER NOT NULL, policy TEXT NOT NULL, model TEXT NOT NULL, variant TEXT NOT NULL, device TEXT NOT NULL,
-  provenance TEXT NOT NULL, status TEXT NOT NULL, requests INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
-  static_nanojoules INTEGER NOT NULL, device_seconds REAL NOT NULL, provisional_requests INTEGER NOT NULL,
-  provisional_dynamic_nanojoules INTEGER NOT NULL, provisional_static_nanojoules INTEGER NOT NULL,
-  PRIMARY KEY (stretch, policy, model, variant, device, provenance, status)
-) STRICT, WITHOUT ROWID;
+CREATE TABLE sums ({SUM_COLUMNS}) STRICT, WITHOUT ROWID;
 INSERT INTO stretches SELECT DISTINCT accepted_unix / {STRETCH_NANOSECONDS}, 0 FROM requests
 UNION SELECT 0, 0;
 """
 # What stands for sealed records: in the sums of their stretches, and in counts of each session and device.
-SEALS = """
-CREATE TABLE sealed_sums (
-  stretch INTEGER NOT NULL, policy TEXT NOT NULL, model TEXT NOT NULL, variant TEXT NOT NULL, device TEXT NOT NULL,
-  provenance TEXT NOT NULL, status TEXT NOT NULL, requests INTEGER NOT NULL, dynamic_nanojoules INTEGER NOT NULL,
-  static_nanojoules INTEGER NOT NULL, device_seconds REAL NOT NULL, provisional_requests INTEGER NOT NULL,
-  provisional_dynamic_nanojoules INTEGER NOT NULL, provisional_static_nanojoules INTEGER NOT NULL,
-  PRIMARY KEY (stretch, policy, model, variant, device, provenance, status)
-) STRICT, WITHOUT ROWID;
+SEALS = f"""
+CREATE TABLE sealed_sums ({SUM_COLUMNS}) STRICT, WITHOUT ROWID;
 CREATE TABLE seals (
   session INTEGER NOT NULL, device TEXT NOT NULL, requests INTEGER NOT NULL, last_request INTEGER NOT NULL,
   acknowledged INTEGER NOT NULL, last_sequence INTEGER NOT NULL, late INTEGER NOT NULL,

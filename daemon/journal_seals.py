@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from daemon import journal_sums
+from daemon.attribution import weakest
 from daemon.audit import ANSWERED
+from daemon.books import Range
 from daemon.clock import NANO
 from daemon.journal_schema import LOST, MAINTENANCE, RUNNING
 from daemon.journal_sums import FINAL, STRETCH_NANOSECONDS
@@ -20,7 +21,6 @@ from daemon.journal_sums import FINAL, STRETCH_NANOSECONDS
 # So many rows in one transaction, while which records and questions wait.
 BATCH = 10_000
 DAY_NANOSECONDS = 86_400 * NANO
-STRONGEST_FIRST = ("measured", "modelled", "simulated")
 # Nothing changes a request any more that is final, or whose daemon has ended. One that was accepted at no known time is
 # one of the few that were lost.
 CHOOSE = f"""
@@ -57,28 +57,6 @@ METERS = "SELECT meters.id, ?1 - started_unix + started FROM meters JOIN session
 LEDGER = f"SELECT * FROM ledger WHERE meter = ? AND ended <= ? ORDER BY began LIMIT {BATCH}"
 
 
-class Range(NamedTuple):
-    """A row of the ledger."""
-
-    meter: int
-    began: int
-    ended: int
-    provenance: str
-    metered: int
-    dynamic: int
-    static: int
-    idle: int
-    background: int
-    unattributed: int
-    maintenance: int
-    pending: int
-
-    @property
-    def adds_up(self) -> bool:
-        """Tell whether what was counted is where it went."""
-        return self.metered == sum(self[5:11])
-
-
 def seal(database: sqlite3.Connection, until_unix: int, session: int) -> bool:
     """Seal some of what was accepted before `until_unix`, within a transaction of the caller's.
 
@@ -103,13 +81,18 @@ def _merge_ranges(database: sqlite3.Connection, until_unix: int) -> bool:
     for meter, until in database.execute(METERS, (until_unix,)).fetchall():
         run: list[Range] = []
         for row in map(Range._make, database.execute(LEDGER, (meter, until)).fetchall()):
-            if run and not (row.adds_up and row.began == run[-1].ended and _day(row) == _day(run[0])):
+            if run and not (_adds_up(row) and row.began == run[-1].ended and _day(row) == _day(run[0])):
                 merged += _put_together(database, run)
                 run = []
-            if row.adds_up:
+            if _adds_up(row):
                 run.append(row)
         merged += _put_together(database, run)
     return merged > 0
+
+
+def _adds_up(row: Range) -> bool:
+    """Tell whether what was counted is where it went."""
+    return row.metered == sum(row[5:11])
 
 
 def _day(row: Range) -> int:
@@ -122,7 +105,7 @@ def _put_together(database: sqlite3.Connection, run: Sequence[Range]) -> int:
         return 0
     first, last = run[0], run[-1]
     sums = [sum(column) for column in zip(*(row[4:11] for row in run), strict=True)]
-    provenance = max((row.provenance for row in run), key=STRONGEST_FIRST.index)
+    provenance = weakest(row.provenance for row in run)
     database.execute(
         "DELETE FROM ledger WHERE meter = ? AND began BETWEEN ? AND ?", (first.meter, first.began, last.began)
     )

@@ -9,7 +9,6 @@ import ast
 import html
 import inspect
 import re
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,20 +23,17 @@ from msgspec import inspect as types
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-ROOT = Path(__file__).parents[1]
-# MkDocs loads this file by its name, wherever it is started.
-sys.path.insert(0, str(ROOT))
-
-from daemon import oip_parameters  # noqa: E402
-from daemon.cli.main import app  # noqa: E402
-from daemon.config import Config  # noqa: E402
-from daemon.families import FAMILIES, Family  # noqa: E402
-from daemon.sections import Section, fields, within  # noqa: E402
+from daemon import oip_parameters
+from daemon.cli.main import app
+from daemon.config import Config
+from daemon.families import FAMILIES, Family
+from daemon.sections import Section, fields, within
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+ROOT = Path(__file__).parents[1]
 DEFINITIONS = ("protos/jouled.proto", "protos/open_inference.proto")
 # A key says its unit in its name.
 UNITS = {"bytes": "B", "celsius": "°C", "joules": "J", "pixels": "pixel", "seconds": "s", "watts": "W"}

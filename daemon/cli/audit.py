@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import EXIT_REFUSED, AsJson, fail, joules, print_json, print_table
+from daemon.cli.options import AsJson
+from daemon.cli.output import EXIT_REFUSED, fail, joules, print_json, print_table
 
 
 def audit(

@@ -18,7 +18,8 @@ from rich.progress import Progress
 from daemon import calibration, config
 from daemon.calibrate import Bench, Power, Resident, images_of
 from daemon.calibration import Calibration, DeviceFigures
-from daemon.cli.output import AsJson, fail, joules, print_json, print_table
+from daemon.cli.options import AsJson
+from daemon.cli.output import fail, joules, print_json, print_table
 from daemon.client import default_runtime, default_state
 from daemon.clock import NANO, boot_nanoseconds
 from daemon.config import Config

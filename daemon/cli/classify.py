@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime
+from daemon.cli.output import as_dict, daemon_errors, fail, joules, print_json
 from daemon.client import classifier, default_runtime
 from protos import jouled_pb2 as pb
 

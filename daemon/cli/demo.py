@@ -23,7 +23,8 @@ import typer
 from PIL import Image
 from rich.progress import Progress
 
-from daemon.cli.output import AsJson, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.options import AsJson
+from daemon.cli.output import daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control
 from daemon.history import History, read_journal
 from daemon.windows import energies_nanojoules, worst_windows

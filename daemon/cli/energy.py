@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,13 +15,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime, span_seconds
+from daemon.cli.output import as_dict, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.replay import replay
 from daemon.client import control, default_runtime
 from daemon.clock import NANO
 from protos import jouled_pb2 as pb
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 STEPS = (1, 10, 60, 600, 3600, 6 * 3600, 86400)
 # How many steps of time a plot has at most, unless --step says otherwise.
 MOST_STEPS = 60
@@ -53,7 +52,8 @@ class _Energy(TyperGroup):
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["sum", *args])
 
 
-app = typer.Typer(cls=_Energy)
+app = typer.Typer(cls=_Energy, help="Show what requests cost, or would have cost.")
+app.command()(replay)
 
 
 @app.command("sum", epilog="What another policy would have cost: jouled energy replay --help")
@@ -112,14 +112,6 @@ def _question(since: str, by: By | None, step: str, png: Path | None) -> pb.Ener
         since_unix_nanoseconds=time.time_ns() - round(span * NANO) if since else 0,
         step_nanoseconds=_step_seconds(span, step) * NANO if by is By.TIME else 0,
     )
-
-
-def span_seconds(option: str, text: str) -> float:
-    """Read a length of time, such as 10m."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not match:
-        fail(f"{option} {text!r}: a number and one of s, m, h, d is needed, such as 10m", 2)
-    return float(match[1]) * UNITS[match[2]]
 
 
 def _step_seconds(span: float, step: str) -> int:

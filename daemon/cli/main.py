@@ -2,43 +2,83 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from daemon.cli import audit, calibrate, classify, demo, energy, models, offline, operate, reload, replay, runtime, top
-from daemon.client import default_runtime, default_state
-from daemon.version import VERSION
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from typer._click import Command
+
+# Each command, in the order of the help, with the module of this package and the function or the group in it.
+COMMANDS = {
+    "serve": ("serve", "serve"),
+    "reload": ("reload", "reload"),
+    "status": ("operate", "status"),
+    "devices": ("operate", "devices"),
+    "policy": ("operate", "policy"),
+    "log-level": ("operate", "log_level"),
+    "energy": ("energy", "app"),
+    "top": ("top", "top"),
+    "audit": ("audit", "audit"),
+    "classify": ("classify", "classify"),
+    "demo": ("demo", "demo"),
+    "models": ("models", "app"),
+    "runtime": ("runtime", "app"),
+    "calibrate": ("calibrate", "calibrate"),
+    "compile": ("offline", "compile_model"),
+    "import": ("offline", "import_net"),
+    "tune": ("offline", "tune"),
+    "compare": ("offline", "compare"),
+    "trace": ("offline", "trace"),
+}
+
+
+class _Commands(Mapping[str, "Command"]):
+    """Loads a command's module when the command is looked up, so that none waits for what only others import."""
+
+    def __getitem__(self, name: str) -> Command:
+        module, attribute = COMMANDS[name]
+        found = getattr(import_module(f"daemon.cli.{module}"), attribute)
+        holder = typer.Typer()
+        if isinstance(found, typer.Typer):
+            holder.add_typer(found, name=name)
+        else:
+            holder.command(name)(found)
+        return get_group(holder).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Program(TyperGroup):
+    """The program, whose commands are loaded one by one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = cast("MutableMapping[str, Command]", _Commands())
+
 
 app = typer.Typer(
+    cls=_Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Serve image classifiers on edge accelerators under a power budget, with the joules of every answer.",
 )
-app.add_typer(operate.policy, name="policy")
-app.add_typer(energy.app, name="energy", help="Show what requests cost, or would have cost.")
-app.add_typer(models.app, name="models")
-app.add_typer(runtime.app, name="runtime")
-energy.app.command()(replay.replay)
-app.command()(operate.devices)
-app.command()(operate.status)
-app.command()(operate.log_level)
-app.command()(reload.reload)
-app.command()(top.top)
-app.command()(audit.audit)
-app.command()(classify.classify)
-app.command()(demo.demo)
-app.command()(calibrate.calibrate)
-app.command("compile")(offline.compile_model)
-app.command("import")(offline.import_net)
-app.command()(offline.trace)
-app.command()(offline.tune)
-app.command()(offline.compare)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from daemon.version import VERSION
+
         print(VERSION)
         raise typer.Exit
 
@@ -50,29 +90,6 @@ def _main(
     ] = False,
 ) -> None:
     """Take what belongs to no command."""
-
-
-@app.command()
-def serve(
-    config: Annotated[Path, typer.Option(help="The configuration file.")] = Path("/etc/jouled/jouled.toml"),
-    tcp_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT instead of the configured one; empty for Unix sockets only.")
-    ] = None,
-    metrics_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT instead of the configured one for metrics; empty for none.")
-    ] = None,
-    state_directory: Annotated[
-        Path | None, typer.Option(envvar="STATE_DIRECTORY", help="Where the journal is kept.")
-    ] = None,
-    runtime_directory: Annotated[
-        Path | None, typer.Option(envvar="RUNTIME_DIRECTORY", help="Where the Unix sockets are made.")
-    ] = None,
-) -> None:
-    """Run the daemon until SIGTERM."""
-    from daemon.cli.serve import run_daemon
-
-    state, sockets = state_directory or default_state(), runtime_directory or default_runtime()
-    run_daemon(config, tcp_address, state, sockets, metrics_address=metrics_address)
 
 
 def run() -> None:

@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import EXIT_USAGE, AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime
+from daemon.cli.output import EXIT_USAGE, as_dict, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime
 from daemon.clock import NANO
 from daemon.config import PUBLIC_KEY

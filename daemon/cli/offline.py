@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.output import EXIT_USAGE, AsJson, fail, joules, print_json, print_table, trial_progress
+from daemon.cli.options import AsJson
+from daemon.cli.output import EXIT_USAGE, fail, joules, print_json, print_table, trial_progress
 from daemon.repository import SHIPPED
 from hal.errors import HalError
 from hal.names import near

@@ -1,4 +1,4 @@
-"""The operator's commands: status, devices, policies, energy."""
+"""The operator's commands: status, devices, policies, the level of the log."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import AsJson, as_dict, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime
+from daemon.cli.output import as_dict, daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime
 from hal.names import near
 from protos import jouled_pb2 as pb
-
-Runtime = Annotated[
-    Path | None, typer.Option("--runtime-directory", envvar="RUNTIME_DIRECTORY", help="Where the daemon's sockets are.")
-]
-CALL_SECONDS = 10.0
 
 policy = typer.Typer(no_args_is_help=True, help="Show and switch power-budget policies.")
 

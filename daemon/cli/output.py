@@ -6,16 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import typer
-from google.protobuf.json_format import MessageToDict
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -25,8 +19,6 @@ MOST_COLUMNS = 10_000
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_DAEMON = 3
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def fail(message: str, status: int = EXIT_REFUSED) -> NoReturn:
@@ -42,6 +34,8 @@ def print_json(content: Any) -> None:
 
 def as_dict(message: Message) -> dict[str, Any]:
     """Turn a message into a dictionary with the names of the protocol, whole numbers as numbers."""
+    from google.protobuf.json_format import MessageToDict
+
     content = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return {key: _numbers(message.DESCRIPTOR.fields_by_name[key], value) for key, value in content.items()}
 
@@ -59,6 +53,11 @@ def _numbers(field: Any, value: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table that fits a narrow terminal; columns whose name ends with a unit in brackets are numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(
         title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -89,6 +88,9 @@ def daemon_errors(where: object) -> Iterator[None]:
 @contextmanager
 def trial_progress() -> Iterator[Callable[[int], Callable[[], None]]]:
     """Show a bar on a terminal: told how many trials are missing, it gives what is to be called after each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

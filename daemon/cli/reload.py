@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import AsJson, as_dict, daemon_errors, print_json
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime
+from daemon.cli.output import as_dict, daemon_errors, print_json
 from daemon.client import control, default_runtime
 from protos import jouled_pb2 as pb
 

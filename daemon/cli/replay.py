@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from daemon.cli.energy import span_seconds
-from daemon.cli.operate import CALL_SECONDS, Runtime
-from daemon.cli.output import AsJson, daemon_errors, fail, joules, print_json, print_table
+from daemon.cli.options import CALL_SECONDS, AsJson, Runtime, span_seconds
+from daemon.cli.output import daemon_errors, fail, joules, print_json, print_table
 from daemon.client import control, default_runtime, default_state
 from daemon.clock import NANO
 from daemon.errors import ConfigError

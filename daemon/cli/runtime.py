@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.output import AsJson, fail, print_json, print_table
+from daemon.cli.options import AsJson
+from daemon.cli.output import fail, print_json, print_table
 from hal.runtimes import RUNTIMES, default_directory
 from hal.runtimes.install import InstallError, install
 

@@ -15,11 +15,10 @@ from itertools import pairwise
 from math import ceil, hypot, sqrt
 from typing import NamedTuple
 
-from hal.device import Provenance
+from hal.device import Provenance, weakest
 from hal.energy.epochs import Epoch, Gap
 from hal.energy.meter import NANO
 
-WEAKEST_LAST = tuple(Provenance)
 # A measured figure is a request's own only where it spans as many updates of the sensor: its first and its last one
 # are shared with what ran before and after.
 UPDATES_OF_ITS_OWN = 10
@@ -207,11 +206,6 @@ def modelled(gap: Gap, rows: Iterable[Row], static: int, provenance: Provenance)
     """Fill a gap with what the model says, under the model's label."""
     spent = sum(row.dynamic_nanojoules * row.overlap(gap.began, gap.ended) // row.model_length for row in rows)
     return Epoch(gap.began, gap.ended, static + spent, provenance)
-
-
-def weakest(provenances: Iterable[Provenance]) -> Provenance:
-    """Give the label of a sum: that of its weakest part."""
-    return max(provenances, key=WEAKEST_LAST.index)
 
 
 def combine(finals: Sequence[Final]) -> Final:

@@ -192,7 +192,8 @@ class Control(jouled_pb2_grpc.ControlServicer):
         await asyncio.to_thread(self._journal.move)
         row = await asyncio.to_thread(self._journal.store.request, request.request_id)
         if row is None:
-            await abort(context, NotFound(f"no request {request.request_id} in the journal"))
+            missing = await asyncio.to_thread(self._journal.why_missing, request.request_id)
+            await abort(context, NotFound(missing))
         return pb.RequestEnergyReply(
             row=_request(row),
             energy=energy_report(row.energy),

@@ -12,6 +12,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,21 +119,17 @@ class Journal:
         self._writing = threading.Lock()
         self._moving = threading.Lock()
         self._closing = threading.Event()
+        self._number = self._sequence = 0
         try:
-            self._tails.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.set_aside: Path | None = None
-            try:
-                self._begin(folder / "journal.db", boot, unix_nanoseconds())
-            except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE not in UNREADABLE:
-                    raise
-                self.set_aside = _set_aside(folder / "journal.db", unix_nanoseconds() // NANO)
-                log.error("journal cannot be read", reason=str(error), set_aside=str(self.set_aside))
-                self._begin(folder / "journal.db", boot, unix_nanoseconds())
-            self._number = self._sequence = 0
-            self._path, self._tail = self._open_tail()
+            with ExitStack() as opened:
+                self._tails.mkdir(mode=0o750, parents=True, exist_ok=True)
+                self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+                opened.callback(os.close, self._lock)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.set_aside = self._begin_or_set_aside(folder / "journal.db", boot)
+                opened.callback(self.store.close)
+                self._path, self._tail = self._open_tail()
+                opened.pop_all()
         except BlockingIOError:
             raise JournalError(f"{folder}: another daemon keeps its journal here") from None
         except OSError as error:
@@ -140,6 +138,19 @@ class Journal:
             raise JournalError(f"{folder / 'journal.db'}: {error}") from None
         self._thread = threading.Thread(target=self._move_now_and_then, name="journal", daemon=True)
         self._thread.start()
+
+    def _begin_or_set_aside(self, path: Path, boot: str) -> Path | None:
+        """Begin a session in the store, or in a new one where it cannot be read; say where that one is then."""
+        try:
+            self._begin(path, boot, self._unix())
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE not in UNREADABLE:
+                raise
+            aside = _set_aside(path, self._unix() // NANO)
+            log.error("journal cannot be read", reason=str(error), set_aside=str(aside))
+            self._begin(path, boot, self._unix())
+            return aside
+        return None
 
     def _begin(self, path: Path, boot: str, unix: int) -> None:
         """Open the store, enter what a crash left, begin a session."""
@@ -222,6 +233,15 @@ class Journal:
             row_ids, _, dynamic, static, uncertainty, provenance, sharing = zip(*finals, strict=True)
             lines.append(["finals", self.store.session, row_ids, dynamic, static, uncertainty, provenance, sharing])
         return self._append(lines)
+
+    def why_missing(self, request_id: int) -> str:
+        """Say that there is no record of a request, and where records of its time are sealed in sums, of which span."""
+        begins = self.store.sealed(request_id)
+        if not begins:
+            return f"no request {request_id} in the journal"
+        since = f", since retention_days = {self._retention_days}" if self._retention_days else ""
+        spans = " and ".join(_span(begin, begin + STRETCH_NANOSECONDS) for begin in begins)
+        return f"no record of request {request_id} any more: those accepted {spans} are sealed in sums{since}"
 
     def _line(self, record: Record) -> list[Any]:
         point, energy = record.point, record.energy or NOTHING
@@ -327,6 +347,12 @@ class Journal:
     def _end(self) -> None:
         self.move()
         self.store.end_session(self._clock())
+
+
+def _span(begin_unix: int, end_unix: int) -> str:
+    """Write a span of time by the clock of the world, to the minute."""
+    begin, end = (datetime.fromtimestamp(moment / NANO, UTC) for moment in (begin_unix, end_unix))
+    return f"from {begin:%Y-%m-%d %H:%M} until {end:%H:%M} UTC"
 
 
 def _set_aside(path: Path, unix_seconds: int) -> Path:

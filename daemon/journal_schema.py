@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from daemon.journal_sums import STRETCH_NANOSECONDS
 
-VERSION = 5
+VERSION = 6
 # The status of a request whose dispatch is recorded and whose end is not.
 RUNNING = "running"
 # What it becomes when the daemon that ran it has died: it may have spent all that was reserved.
@@ -89,6 +89,10 @@ CREATE TABLE seals (
   told_nanojoules INTEGER NOT NULL, PRIMARY KEY (session, device)
 ) STRICT, WITHOUT ROWID;
 """
+# Between which numbers the sealed requests of a stretch were, so that it can be told where one of them is counted.
+SEALED_NUMBERS = """
+CREATE TABLE sealed_numbers (stretch INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;
+"""
 # By the format that they start from. What it did not record stays unknown: 0, and NULL for the end of a session.
 # Before format 3 no figure became final later: the model's was all there was.
 UPGRADES = {
@@ -111,10 +115,12 @@ UPDATE requests SET
 {LEDGER}""",
     3: SUMS,
     4: SEALS,
+    5: SEALED_NUMBERS,
 }
 
 
 def script(version: int) -> str:
     """Give what brings a store of format `version`, 0 for an empty one, to this one. Raises `KeyError`."""
-    steps = [SCHEMA, LEDGER, SUMS, SEALS] if version == 0 else [UPGRADES[step] for step in range(version, VERSION)]
+    later = [UPGRADES[step] for step in range(version or 3, VERSION)]
+    steps = later if version else [SCHEMA, LEDGER, *later]
     return f"BEGIN;{''.join(steps)}PRAGMA user_version = {VERSION};COMMIT"

@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Sequence
 
 from daemon import journal_sums
-from daemon.attribution import weakest
 from daemon.audit import ANSWERED
 from daemon.books import Range
 from daemon.clock import NANO
 from daemon.journal_schema import LOST, MAINTENANCE, RUNNING
 from daemon.journal_sums import FINAL, STRETCH_NANOSECONDS
+from hal.device import weakest
 
 # So many rows in one transaction, while which records and questions wait.
 BATCH = 10_000
@@ -52,6 +52,11 @@ ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, acknowledged 
   last_request = MAX(last_request, excluded.last_request), last_sequence = MAX(last_sequence, excluded.last_sequence),
   late = late + excluded.late, told_nanojoules = told_nanojoules + excluded.told_nanojoules
 """
+NUMBERS = f"""
+INSERT INTO sealed_numbers SELECT accepted_unix / {STRETCH_NANOSECONDS}, MIN(id), MAX(id)
+FROM requests WHERE id IN {CHOSEN} GROUP BY 1
+ON CONFLICT DO UPDATE SET first = MIN(first, excluded.first), last = MAX(last, excluded.last)
+"""
 # By the clock of its session, when a moment was for each meter.
 METERS = "SELECT meters.id, ?1 - started_unix + started FROM meters JOIN sessions ON sessions.id = session"
 LEDGER = f"SELECT * FROM ledger WHERE meter = ? AND ended <= ? ORDER BY began LIMIT {BATCH}"
@@ -69,10 +74,17 @@ def seal(database: sqlite3.Connection, until_unix: int, session: int) -> bool:
     rows = database.execute(SUMS, (None, None, STRETCH_NANOSECONDS)).fetchall()
     database.executemany(ADD_SUMS, [(row[0] // STRETCH_NANOSECONDS, *row[1:]) for row in rows])
     database.execute(COUNT)
+    database.execute(NUMBERS)
     database.execute(f"DELETE FROM attempts WHERE request IN {CHOSEN}")
     database.execute(f"DELETE FROM requests WHERE id IN {CHOSEN}")
     journal_sums.touch(database, {row[0] for row in rows})
     return True
+
+
+def stretches(database: sqlite3.Connection, request_id: int) -> list[int]:
+    """Give the begins of the stretches among whose sealed requests this number may be: one, if no clock was set."""
+    rows = database.execute("SELECT stretch FROM sealed_numbers WHERE ? BETWEEN first AND last", (request_id,))
+    return [stretch * STRETCH_NANOSECONDS for (stretch,) in rows]
 
 
 def _merge_ranges(database: sqlite3.Connection, until_unix: int) -> bool:

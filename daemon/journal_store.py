@@ -283,6 +283,11 @@ class Store:
             return None
         return RequestRow._make([*row[:9], Energy(*row[9:]), tuple(Energy(*each) for each in failed)])
 
+    def sealed(self, request_id: int) -> list[int]:
+        """Give the begins of the stretches of time in whose sealed sums a request may be, since 1970."""
+        with self._lock:
+            return journal_seals.stretches(self._database, request_id)
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:

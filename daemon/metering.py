@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import structlog
 
-from daemon.attribution import CpuShare, weakest
+from daemon.attribution import CpuShare
 from daemon.background import repeat
 from daemon.books import AccountBook, Books, Closed, MeterBook
 from daemon.clock import NANO, Clock
@@ -23,7 +23,7 @@ from daemon.config import MetersConfig
 from daemon.feed import Feed
 from daemon.journal import Journal
 from daemon.lane import Lane
-from hal.device import Provenance
+from hal.device import Provenance, weakest
 from hal.energy.cputime import CpuTime
 from hal.energy.epochs import Epochs, Gap, Span
 from hal.energy.frontier import Account, Choice, Found, choose, detect

@@ -11,6 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Optional, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -30,6 +32,11 @@ class Provenance(str, Enum):
     MEASURED = "measured"
     MODELLED = "modelled"
     SIMULATED = "simulated"
+
+
+def weakest(provenances: Iterable[Provenance]) -> Provenance:
+    """Give the label of a sum: that of its weakest part."""
+    return max(provenances, key=tuple(Provenance).index)
 
 
 class Boundary(str, Enum):

@@ -20,6 +20,7 @@ from daemon.cli.output import as_dict, daemon_errors, fail, joules, print_json, 
 from daemon.cli.replay import replay
 from daemon.client import control, default_runtime
 from daemon.clock import NANO
+from hal.device import Provenance, weakest
 from protos import jouled_pb2 as pb
 
 STEPS = (1, 10, 60, 600, 3600, 6 * 3600, 86400)
@@ -31,7 +32,6 @@ SUMMED = (
     "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds", "provisional_requests",
     "provisional_dynamic_nanojoules", "provisional_static_nanojoules",
 )  # fmt: skip
-STRONGEST_FIRST = ("", "measured", "modelled", "simulated")
 
 
 class By(StrEnum):
@@ -146,11 +146,17 @@ def _added_up(rows: Iterable[pb.EnergyRow], by: By) -> list[pb.EnergyRow]:
         known = sums[name]
         for field in SUMMED:
             setattr(known, field, getattr(known, field) + getattr(row, field))
-        known.provenance = max(known.provenance, row.provenance, key=STRONGEST_FIRST.index)
+        known.provenance = _weakest(known, row)
         for field in ("policy", "model", "variant", "device", "status"):
             if getattr(known, field) != getattr(row, field):
                 setattr(known, field, "")
     return [sums[name] for name in sorted(sums)]
+
+
+def _weakest(*rows: pb.EnergyRow) -> str:
+    """Give the label of the rows' sum, none where nothing of them ran."""
+    labels = [Provenance(row.provenance) for row in rows if row.provenance]
+    return weakest(labels).value if labels else ""
 
 
 def _print_bars(rows: Sequence[pb.EnergyRow], by: By) -> None:

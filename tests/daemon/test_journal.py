@@ -372,8 +372,10 @@ def test_other_format(tmp_path: Path, clock: ManualClock) -> None:
     database = sqlite3.connect(tmp_path / "journal.db")
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads up to 5"):
-        _open(tmp_path, clock)
+    for _ in range(2):
+        # Refused for its format each time: it is not kept by who tried before.
+        with pytest.raises(JournalError, match=r"journal\.db: its format is 99, this release reads up to 6"):
+            _open(tmp_path, clock)
 
 
 def test_tail_that_does_not_fit(tmp_path: Path, clock: ManualClock) -> None:
@@ -386,8 +388,6 @@ def test_tail_that_does_not_fit(tmp_path: Path, clock: ManualClock) -> None:
     ) as told:
         _open(tmp_path, clock)
     assert strange.exists()
-    # What it says to do is enough for the next process, which finds the lock free.
+    # What it says to do is enough.
     subprocess.run(shlex.split(str(told.value).rpartition(": ")[2]), check=True)
-    again = tmp_path.with_name(f"{tmp_path.name}-again")
-    shutil.copytree(tmp_path, again)
-    _open(again, clock).close()
+    _open(tmp_path, clock).close()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SPANS = [(0, EVER), (FROM, FROM + HOUR), (FROM + STRETCH_NANOSECONDS, FROM + 2 * HOUR)]
 STEPS = [0, STRETCH_NANOSECONDS, HOUR]
 REQUESTS = 300
+NUMBERS = range(1, REQUESTS + 1)
 # Seals a store, and dies after so many tens of SQLite's instructions, in the middle of a transaction.
 DYING = """
 import os, pathlib, signal, sys
@@ -158,6 +159,27 @@ def test_numbers_are_not_given_again(ended: Path) -> None:
     assert ask(ended, "SELECT COUNT(*) FROM requests") == [(0,)]
     store.close()
     assert violations(ended) == {}
+
+
+def test_a_sealed_number_is_found_in_the_sum_of_its_time(ended: Path) -> None:
+    """Each number that was sealed, and no other, has the ten minutes in which it was accepted."""
+    store = Store(ended)
+    begins = [FROM + number * 2 * HOUR // REQUESTS // STRETCH_NANOSECONDS * STRETCH_NANOSECONDS for number in NUMBERS]
+    seal(store, FROM + HOUR)
+    found = [store.sealed(number) for number in NUMBERS]
+    assert found == [[begin] if begin < FROM + HOUR else [] for begin in begins]
+    assert store.sealed(REQUESTS + 1) == []
+    store.close()
+
+
+def test_after_a_clock_was_set_back_a_number_may_be_in_two_sums(ended: Path) -> None:
+    """Ten minutes that come twice have numbers around those in between, whose sum may then be either."""
+    ask(ended, "UPDATE requests SET accepted_unix = (SELECT MIN(accepted_unix) FROM requests) WHERE id = 300")
+    store = Store(ended)
+    seal(store, FROM + 3 * HOUR)
+    assert store.sealed(1) == [FROM]
+    assert store.sealed(REQUESTS // 2) == [FROM, FROM + HOUR]
+    store.close()
 
 
 def test_a_kill_leaves_the_old_state_or_the_new_one(ended: Path) -> None:

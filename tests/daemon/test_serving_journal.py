@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -176,9 +177,10 @@ def test_old_records_are_sealed(tmp_path: Path, image: NDArray[np.uint8]) -> Non
             assert time.monotonic() < deadline, "nothing was sealed"
         assert (seals[1].requests, seals[1].acknowledged) == (5, 5)
         assert daemon.rows() == before
-        assert (
-            refusal(lambda: daemon.control.RequestEnergy(pb.RequestEnergyRequest(request_id=3))).code
-            is grpc.StatusCode.NOT_FOUND
-        )
+        for number, why in ((3, "any more: .* are sealed in sums, since retention_days = 1$"), (9, "in the journal$")):
+            request = pb.RequestEnergyRequest(request_id=number)
+            told = refusal(lambda request=request: daemon.control.RequestEnergy(request))  # type: ignore[misc]
+            assert told.code is grpc.StatusCode.NOT_FOUND
+            assert re.search(why, told.message), told.message
         assert daemon.classify(image).request_id == 6
     assert [finding for finding in [*audit(read_journal(store)), check_identity(store)] if finding.violations] == []

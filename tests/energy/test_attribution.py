@@ -13,9 +13,8 @@ from daemon.attribution import (
     attribute,
     combine,
     static_nanojoules,
-    weakest,
 )
-from hal.device import Provenance
+from hal.device import Provenance, weakest
 from hal.energy.epochs import Epoch, Gap
 from tests.energy.trees import MILLISECOND, SECOND
 

@@ -216,8 +216,10 @@ class Config(Section, frozen=True):
     tls: TlsConfig | None = None
 
 
-def load(path: Path, tcp_address: str | None = None, metrics_address: str | None = None) -> Config:
-    """Read a configuration file, with other addresses where they are given. Raises `ConfigError`."""
+def load(
+    path: Path, tcp_address: str | None = None, metrics_address: str | None = None, *, page_control: bool = False
+) -> Config:
+    """Read a configuration file, with what is given here in place of what it says. Raises `ConfigError`."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -236,6 +238,8 @@ def load(path: Path, tcp_address: str | None = None, metrics_address: str | None
             config = replace(config, server=replace(config.server, tcp_address=tcp_address))
         if metrics_address is not None:
             config = replace(config, metrics=replace(config.metrics, address=metrics_address))
+        if page_control:
+            config = replace(config, metrics=replace(config.metrics, page_control=True))
         _check(config)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None

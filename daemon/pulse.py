@@ -238,6 +238,13 @@ def _point(point: Point, cell: Cell | None) -> PointSample:
     )
 
 
+# A device that is powered down has no health but that: its power state tells the same.
+POWERED = {
+    "on": "is powered up", "closing": "is being powered down", "off": "is powered down",
+    "waiting": "waits for power", "opening": "is being powered up",
+}  # fmt: skip
+
+
 def changes(before: Sample, after: Sample) -> list[Event]:
     """Tell what changed between two samples, in words."""
     at = after.unix_seconds
@@ -247,12 +254,12 @@ def changes(before: Sample, after: Sample) -> list[Event]:
     known = {device.name: device for device in before.devices}
     for device in after.devices:
         was = known[device.name]
-        if device.health != was.health:
+        if device.health not in {was.health, "off"}:
             why = f": {device.detail}" if device.detail else ""
             grave = device.health in {"lost", "shed"}
             events.append(Event(at, f"{device.name} is {device.health}{why}", grave=grave))
-        elif device.power != was.power:
-            events.append(Event(at, f"{device.name} is powered {device.power}", grave=False))
+        elif (device.health, device.power) != (was.health, was.power):
+            events.append(Event(at, f"{device.name} {POWERED[device.power]}", grave=False))
     events += [Event(at, text, grave=bool(detail)) for text, detail in _meter_changes(before.meters, after.meters)]
     if after.overruns > before.overruns:
         events.append(Event(at, "the meters counted more than the budget allows", grave=True))

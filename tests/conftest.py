@@ -1,15 +1,18 @@
-"""What all tests share: the folders of data and vectors, and `--no-skip`."""
+"""What all tests share: the folders of data and vectors, a browser, and `--no-skip`."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from playwright.sync_api import Browser
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,3 +74,24 @@ def _folder(variable: str) -> Path:
     if not folder.is_dir():
         pytest.fail(f"{variable} names {value}, which is not a folder")
     return folder
+
+
+def program(name: str) -> str:
+    """Find a program that `make packages` installs; the test skips without it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: make packages")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Run the Chromium of this host, without a window."""
+    executable = program("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, in a container, Chromium has no sandbox of its own.
+        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

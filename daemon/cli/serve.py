@@ -19,6 +19,10 @@ def serve(
     metrics_address: Annotated[
         str | None, typer.Option(help="HOST:PORT instead of the configured one for metrics; empty for none.")
     ] = None,
+    page_control: Annotated[
+        bool,
+        typer.Option("--page-control", help="Let the page switch policies, and with it every user of this host."),
+    ] = False,
     state_directory: Annotated[
         Path | None, typer.Option(envvar="STATE_DIRECTORY", help="Where the journal is kept.")
     ] = None,
@@ -30,12 +34,13 @@ def serve(
     from daemon.client import default_runtime, default_state
 
     state, sockets = state_directory or default_state(), runtime_directory or default_runtime()
-    run_daemon(config, tcp_address, state, sockets, metrics_address=metrics_address)
+    run_daemon(config, tcp_address, state, sockets, metrics_address=metrics_address, page_control=page_control)
 
 
 def run_daemon(
-    path: Path, tcp_address: str | None, state: Path, runtime: Path, *, metrics_address: str | None = None
-) -> None:
+    path: Path, tcp_address: str | None, state: Path, runtime: Path, *,
+    metrics_address: str | None = None, page_control: bool = False,
+) -> None:  # fmt: skip
     """Serve until told to stop; every reason not to start is one sentence and a non-zero exit status."""
     # The daemon is loaded here, since the program's help loads this module.
     import uvloop
@@ -49,7 +54,7 @@ def run_daemon(
 
     logs.configure("auto", "info")
     try:
-        load = partial(config.load, path, tcp_address, metrics_address)
+        load = partial(config.load, path, tcp_address, metrics_address, page_control=page_control)
         uvloop.run(server.serve(load, server.Places(state, runtime)))
     except (ConfigError, JournalError, server.StartError, Unreachable) as error:
         fail(str(error))

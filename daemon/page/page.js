@@ -243,7 +243,7 @@ function showDevices() {
     const joules = buckets.reduce((sum, bucket) => sum + bucket.nanojoules, 0) / 1e9;
     const watts = Object.entries(sample.watts).find(([name]) => name.split("+").includes(device.name))?.[1] ?? 0;
     const name = make("span", { class: "name" }, device.name, pill(device.health, HEALTHS[device.health]));
-    if (device.power !== "on") name.append(pill(`powered ${device.power}`));
+    if (device.power !== "on" && device.power !== device.health) name.append(pill(`powered ${device.power}`));
     if (device.simulated) name.append(pill("simulated"));
     const about = [`${device.driver}, static ${quantity(device.static_watts, "W")}`, `${device.queued} queued`, device.detail];
     return make("li", { "data-device": device.name, "data-health": device.health, "data-power": device.power }, name,
@@ -288,11 +288,12 @@ function showPolicies() {
       return button;
     }));
   }
+  $("locked").hidden = control;
   [...group.children].forEach((button, at) => {
     const policy = present.policies[at];
     button.setAttribute("aria-pressed", policy.name === present.sample.policy);
     button.lastChild.textContent = quantity(policy.budget_watts, "W");
-    button.title = `${policy.strategy}, at most ${policy.budget_watts} W over ${policy.window_seconds} s${control ? "" : "; page_control is off"}`;
+    button.title = `${policy.strategy}, at most ${policy.budget_watts} W over ${policy.window_seconds} s`;
   });
 }
 

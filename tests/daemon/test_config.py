@@ -62,6 +62,16 @@ def test_addresses_on_loopback(tmp_path: Path, address: str) -> None:
     assert config.load(path, tcp_address=address).server.tcp_address == address
 
 
+def test_the_command_may_let_the_page_switch(tmp_path: Path) -> None:
+    """It adds to what the file says, and takes nothing from it."""
+    path = tmp_path / "jouled.toml"
+    path.write_text(MINIMAL)
+    assert not config.load(path).metrics.page_control
+    assert config.load(path, page_control=True).metrics.page_control
+    path.write_text(MINIMAL + "[metrics]\npage_control = true\n")
+    assert config.load(path).metrics.page_control
+
+
 @pytest.mark.parametrize(
     "address", ["0.0.0.0:8001", "127.0.0.1", "example.org:8001", "127.0.0.1:8001x", "[::]:8001", "127.0.0.1:65536"]
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 import tomllib
@@ -73,14 +72,6 @@ def value(scraped: dict[str, Metric], family: str, sample: str, **labels: str) -
     return sum(
         each.value for each in scraped[family].samples if each.name == sample and labels.items() <= each.labels.items()
     )
-
-
-def program(name: str) -> str:
-    """Find a program that `make packages` installs; the test skips without it."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: make packages")
-    return found
 
 
 def serving(control: bool) -> contextlib.AbstractContextManager[Daemon]:

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.clock import NANO
 from tests.daemon.serving import Daemon, configuration, free_port, running
-from tests.monitoring.conftest import PATIENCE_SECONDS, POLICIES, eventually, families, program, value
+from tests.monitoring.conftest import PATIENCE_SECONDS, POLICIES, eventually, families, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,19 +35,6 @@ SHOWN = """() => {
     text: document.body.innerText,
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run the Chromium of this host, without a window."""
-    executable = program("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # As root, in a container, Chromium has no sandbox of its own.
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -170,6 +157,7 @@ def test_without_control_the_page_only_shows(page: Page, daemon: Daemon, base: s
     """The buttons are dead, and so is what is behind them."""
     show(page, base)
     assert page.locator("#policies button:disabled").count() == 3
+    assert "--page-control" in page.locator("#locked").inner_text()
     status = page.evaluate(
         "fetch('policy', {method: 'POST', headers: {'Content-Type': 'application/json'}, "
         "body: JSON.stringify({policy: 'frugal'})}).then((answer) => answer.status)"

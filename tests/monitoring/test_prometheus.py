@@ -15,8 +15,9 @@ import grpc
 import pytest
 
 from daemon.clock import NANO
+from tests.conftest import program
 from tests.daemon.serving import Daemon, free_port
-from tests.monitoring.conftest import eventually, fetch, fetch_json, program
+from tests.monitoring.conftest import eventually, fetch, fetch_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from daemon.cli.main import app
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 PROGRAMS = (
-    "envoy", "jouled", "journalctl", "make", "npm", "pip", "prometheus", "promtool", "pytest", "python", "sed", "ssh",
+    "envoy", "jouled", "journalctl", "make", "npm", "pip", "prometheus", "promtool", "pytest", "python", "ssh",
     "systemctl", "uv",
 )  # fmt: skip
 # What stands for something of the reader's.
@@ -24,7 +24,6 @@ MEANT = {
     "inspect FOLDER": "inspect zoo/digits/1/snn",
     "verify DIR": "verify zoo",
     "energy NUMBER": "energy 1",
-    "/tmp/jouled.toml": "page.toml",  # noqa: S108 (it is what the README says)
     "--policy NAME": "--policy tight --config systemd/jouled.toml",
     "models/trained/NAME": "models/trained/mnist",
 }

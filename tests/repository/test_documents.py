@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ from tests.daemon.serving import START_SECONDS, STOP_SECONDS, free_port
 from tests.repository.commands import DOCUMENTS, ROOT, commands, complaint, meant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from playwright.sync_api import Browser
 
 LIMIT_SECONDS = 120
+MOST_LINES = 100
+README = (ROOT / "README.md").read_text()
 # The first entry that begins a command tells where it runs instead, or why it does not.
 ELSEWHERE = {
     "jouled audit JOURNAL": "run as `jouled audit ~/.local/state/jouled`",
@@ -47,7 +52,6 @@ ELSEWHERE = {
     "promtool": "tests/monitoring/test_prometheus.py",
     "pytest": "this suite",
     "python": "test_options_of_modules_are_there: it measures or trains for minutes",
-    "sed": "before the daemon of the README starts",
     "ssh": "needs another host",
     "uv": "needs the package index",
 }
@@ -88,7 +92,8 @@ class Scratch:
         shipped = (ROOT / "systemd" / "jouled.toml").read_text()
         # The shipped ports may be taken.
         shipped = shipped.replace('# tcp_address = "127.0.0.1:8001"', f'tcp_address = "127.0.0.1:{free_port()}"')
-        (folder / "systemd" / "jouled.toml").write_text(shipped.replace(":9464", f":{free_port()}"))
+        self.page_port = free_port()
+        (folder / "systemd" / "jouled.toml").write_text(shipped.replace(":9464", f":{self.page_port}"))
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in ("STATE_DIRECTORY", "XDG_STATE_HOME")},
             "HOME": str(folder), "RUNTIME_DIRECTORY": str(folder / "run"), "COLUMNS": "200",
@@ -99,8 +104,8 @@ class Scratch:
     def start(self, command: str) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            ["env", "--default-signal=INT", "bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            ["env", "--default-signal=INT", "bash", "-c", command], cwd=self.folder, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
     def run(self, command: str) -> tuple[int, str]:
@@ -120,9 +125,8 @@ def scratch() -> Iterator[Scratch]:
 @pytest.fixture(scope="module")
 def served(scratch: Scratch) -> Iterator[Scratch]:
     """Serve as the README says, and end it as the README says."""
-    configure, serve = commands((ROOT / "README.md").read_text())[2:4]
-    assert scratch.run(meant(configure)) == (0, "")
-    process = scratch.start(f"{meant(serve)} 2>log")
+    serve = commands(README)[2]
+    process = scratch.start(f"exec {serve} 2>log")
     deadline = time.monotonic() + START_SECONDS
     try:
         while scratch.run(".venv/bin/jouled status")[0] != 0:
@@ -133,6 +137,35 @@ def served(scratch: Scratch) -> Iterator[Scratch]:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0
+
+
+def test_a_budget_is_switched_on_the_page(served: Scratch, browser: Browser) -> None:
+    """The README's first steps: while a terminal asks, a click puts a policy in force, and answers follow."""
+    assert served.run("jouled policy set balanced")[0] == 0
+    (load,) = re.findall(r"^(while .*?)\s+#", README, re.MULTILINE)
+    (address,) = re.findall(r"<(http://127.0.0.1:\d+/)>", README)
+    loading = served.start(load)
+    assert loading.stdout
+    try:
+        page = browser.new_page()
+        page.goto(address.replace("9464", str(served.page_port)))
+        _read_until("policy balanced,", loading.stdout)
+        assert page.locator("#locked").is_hidden()
+        page.get_by_role("button", name="tight").click()
+        page.wait_for_selector("body[data-policy='tight']")
+        page.wait_for_selector("[data-device='ncs2-sim'][data-power='off']")
+        _read_until("policy tight,", loading.stdout)
+    finally:
+        os.killpg(loading.pid, signal.SIGTERM)
+        loading.communicate(timeout=STOP_SECONDS)
+    events = page.locator("#events").inner_text().splitlines()
+    assert "policy tight is in force, before it was balanced" in events
+    assert "ncs2-sim is powered down" in events
+
+
+def _read_until(words: str, lines: Iterable[str]) -> None:
+    """Read answers until one of them has these words."""
+    assert any(words in line for line in islice(lines, MOST_LINES))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -160,7 +193,7 @@ def test_commands_are_run(served: Scratch) -> None:
 
 def test_final_figures_are_followed(served: Scratch) -> None:
     """`jouled energy --follow` tells what a request cost once it is final, and ends when interrupted."""
-    following = served.start("jouled energy --follow")
+    following = served.start("exec jouled energy --follow")
     assert following.stdout
     while not select.select([following.stdout], [], [], 0.1)[0]:
         assert served.run("jouled classify digits docs/seven.png")[0] == 0

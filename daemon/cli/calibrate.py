@@ -155,5 +155,5 @@ def _print(name: str, figures: DeviceFigures) -> None:
         )
         for point in figures.points
     ]  # fmt: skip
-    columns = ("variant", "steps [1]", "mean [J]", "spread [J]", "half load [J]", "bound [J]", "time [ms]")
+    columns = ("variant", "steps", "mean", "spread", "half load", "bound", "time [ms]")
     print_table("dynamic energy of an image", columns, rows)

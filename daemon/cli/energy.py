@@ -27,7 +27,7 @@ STEPS = (1, 10, 60, 600, 3600, 6 * 3600, 86400)
 # How many steps of time a plot has at most, unless --step says otherwise.
 MOST_STEPS = 60
 STEPS_LIMIT = 10_000
-BAR_WIDTH = 40
+LONGEST_BAR = 40
 SUMMED = (
     "requests", "dynamic_nanojoules", "static_nanojoules", "device_seconds", "provisional_requests",
     "provisional_dynamic_nanojoules", "provisional_static_nanojoules",
@@ -161,16 +161,22 @@ def _weakest(*rows: pb.EnergyRow) -> str:
 
 def _print_bars(rows: Sequence[pb.EnergyRow], by: By) -> None:
     """Print a line for each row, with a bar as long as its energy."""
+    from daemon.cli.tables import room_beside
+
     totals = [row.dynamic_nanojoules + row.static_nanojoules for row in rows]
     most = max([*totals, 1])
-    table = [
+    columns = (by.value, "requests", "dynamic", "static", "provenance")
+    figures = [
         (
             _name(row, by) or "nothing", row.requests, joules(row.dynamic_nanojoules), joules(row.static_nanojoules),
-            row.provenance, "█" * round(BAR_WIDTH * total / most) or ("▏" if total else ""),
+            row.provenance,
         )
-        for row, total in zip(rows, totals, strict=True)
+        for row in rows
     ]  # fmt: skip
-    print_table("energy of requests", (by.value, "requests [1]", "dynamic [J]", "static [J]", "provenance", ""), table)
+    longest = min(LONGEST_BAR, room_beside(columns, figures))
+    bars = ["█" * round(longest * total / most) or ("▏" if total else "") for total in totals]
+    table = [(*row, bar) for row, bar in zip(figures, bars, strict=True)]
+    print_table("energy of requests", (*columns, ""), table)
 
 
 def _draw(rows: Sequence[pb.EnergyRow], by: By, path: Path) -> None:
@@ -187,7 +193,7 @@ def _draw(rows: Sequence[pb.EnergyRow], by: By, path: Path) -> None:
     axes = figure.add_subplot()
     axes.bar(names, dynamic, color="#0b6e4f", label="dynamic")
     axes.bar(names, static, bottom=dynamic, color="#9ccbb8", label="static")
-    axes.set_ylabel("energy of requests [J]")
+    axes.set_ylabel("energy of requests")
     if by is By.TIME:
         axes.set_xticks(range(0, len(names), max(len(names) // 6, 1)))
     axes.tick_params("x", rotation=20)
@@ -203,14 +209,17 @@ def _print_csv(rows: Iterable[pb.EnergyRow]) -> None:
     writer.writerows([getattr(row, field) for field in fields] for row in rows)
 
 
+def _where(row: pb.EnergyRow) -> str:
+    """Name the variant and the device, as the page does."""
+    return (f"{row.model}/{row.variant}" if row.model else "nothing") + (f" on {row.device}" if row.device else "")
+
+
 def _print_request(number: int, reply: pb.RequestEnergyReply, json: bool) -> None:
     if json:
         print_json(as_dict(reply))
         return
     row = reply.row
-    variant = f"{row.model}/{row.variant}" if row.model else "nothing"
-    where = f" on {row.device}" if row.device else ""
-    print(f"request {number}: {row.status}, {variant}{where} under policy {row.policy}")
+    print(f"request {number}: {row.status}, {_where(row)} under policy {row.policy}")
     replied = (row.provisional_dynamic_nanojoules, row.provisional_static_nanojoules)
     print(f"replied: {joules(replied[0])} dynamic, {joules(replied[1])} static, provisional")
     for figure in reply.failed:
@@ -237,15 +246,15 @@ def _figure(report: pb.EnergyReport) -> str:
 def _print_rows(rows: Sequence[pb.EnergyRow]) -> None:
     table = [
         (
-            row.policy, f"{row.model}/{row.variant}" if row.model else "", row.device, row.status, row.requests,
-            joules(row.dynamic_nanojoules), joules(row.static_nanojoules),
+            row.policy, _where(row), row.status.replace("_", " "), row.requests, joules(row.dynamic_nanojoules),
+            joules(row.static_nanojoules),
             joules(row.dynamic_nanojoules / max(row.requests - row.provisional_requests, 1)), row.provenance,
-            row.provisional_requests,
         )
         for row in rows
     ]  # fmt: skip
-    columns = (
-        "policy", "variant", "device", "status", "requests [1]", "dynamic [J]", "static [J]", "dynamic each [J]",
-        "provenance", "not final [1]",
-    )  # fmt: skip
+    columns = ("policy", "answered by", "status", "requests", "dynamic", "static", "dynamic each", "provenance")
     print_table("energy of requests", columns, table)
+    for row in rows:
+        if row.provisional_requests:
+            what = f"{row.policy}, {_where(row)}, {row.status.replace('_', ' ')}"
+            print(f"{what}: {row.provisional_requests} not final yet, not in the joules")

@@ -44,7 +44,7 @@ def models_list(runtime: Runtime = None, json: AsJson = False) -> None:
         )
         for model in reply.models for point in model.points
     ]  # fmt: skip
-    columns = ("variant", "device", "steps [1]", "margin [1]", "accuracy [%]", "dynamic [J]", "time [ms]", "provenance")
+    columns = ("variant", "device", "steps", "margin", "accuracy", "dynamic", "time [ms]", "provenance")
     print_table("operating points", columns, rows)
     for problem in (problem for model in reply.models for problem in model.problems):
         print(f"not served: {problem}")
@@ -105,7 +105,7 @@ def models_inspect(
         )
         for point in manifest.operating_points
     ]  # fmt: skip
-    columns = ("steps [1]", "margin [1]", "accuracy [%]", "synaptic operations [1]", "spikes [1]")
+    columns = ("steps", "margin", "accuracy", "synaptic operations", "spikes")
     print_table("operating points", columns, rows)
 
 

@@ -55,7 +55,7 @@ def devices(runtime: Runtime = None, json: AsJson = False) -> None:
         )
         for device in reply.devices
     ]  # fmt: skip
-    columns = ("device", "driver", "kind", "health", "power", "static [W]", "queued [1]", "programs", "detail")
+    columns = ("device", "driver", "kind", "health", "power", "static [W]", "queued", "programs", "detail")
     print_table("devices", columns, rows)
     for reason in reply.frontier:
         print(reason)
@@ -132,5 +132,5 @@ def _print_policies(policies: list[pb.Policy], json: bool) -> None:
         )
         for each in policies
     ]  # fmt: skip
-    columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy [1]", "pin", "may be off")
+    columns = ("", "policy", "strategy", "budget [W]", "window [s]", "least accuracy", "pin", "may be off")
     print_table("policies", columns, rows)

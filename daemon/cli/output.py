@@ -14,8 +14,6 @@ import typer
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-# A terminal is narrower than this.
-MOST_COLUMNS = 10_000
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_DAEMON = 3
@@ -52,25 +50,11 @@ def _numbers(field: Any, value: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table that fits a narrow terminal; columns whose name ends with a unit in brackets are numbers."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Print a table that fits the terminal."""
+    # Rich is loaded where a table is printed, and by no other command.
+    from daemon.cli import tables
 
-    table = Table(
-        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )  # fmt: skip
-    for name in columns:
-        table.add_column(escape(name), justify="right" if name.endswith(("]", "%")) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    console = Console()
-    if console.measure(table, options=console.options.update(max_width=MOST_COLUMNS)).maximum > console.width:
-        for column, name in zip(table.columns, columns, strict=True):
-            column.header = escape(name.replace(" [", "\n["))
-    console.print(table)
+    tables.print_table(title, columns, rows)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.output import EXIT_NO_DAEMON, fail, joules
+from daemon.cli.tables import Cells, fitting
 from daemon.clock import NANO
 
 # A daemon that says nothing for so long has gone away.
@@ -33,6 +34,9 @@ SILENT_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 EVENTS_KEPT = 50
 POINTS_SHOWN = 6
+PANEL_EDGES = 4
+BEYOND_ANY_TERMINAL = 10_000
+LATEST = ("request", "status", "answered by", "dynamic", "figures")
 BARS = "▁▂▃▄▅▆▇█"
 HEALTH_STYLES = {"up": "green", "degraded": "yellow", "starting": "yellow", "lost": "bold red", "shed": "bold red"}
 
@@ -72,26 +76,45 @@ class Screen:
     def __rich_console__(self, console: Console, _: Any) -> Iterator[RenderableType]:
         """Draw all of it, as high as the terminal is."""
         if self.present is None:
-            yield Text(f"waiting for {self.address} {self.gone}")
+            yield self._waiting()
             return
-        sample = self.present["sample"]
-        layout, points = Layout(), _used(sample)[:POINTS_SHOWN]
+        width = console.width
+        head, devices, answers = self._now(self.present["sample"], width)
+        layout = Layout()
         layout.split_column(
-            Layout(self._head(sample, console.width), size=5),
-            Layout(_devices(sample), size=len(sample["devices"]) + 3),
-            Layout(self._answers(points), size=len(points) + 3),
+            Layout(head, size=5),
+            *(Layout(table, size=len(console.render_lines(table)) + 1) for table in (devices, answers)),
             Layout(name="rest"),
         )
-        layout["rest"].split_row(
-            Layout(
-                Panel(_latest(self.present["latest"]), title="latest requests", title_align="left", box=box.ROUNDED),
-                ratio=3,
-            ),
+        # Requests and events lie beside each other where the requests still have one line each.
+        latest = _latest(self.present["latest"])
+        beside = fitting(LATEST, latest, 3 * width // 5 - PANEL_EDGES, broken=False)
+        requests = beside or _table(LATEST, latest, width - PANEL_EDGES)
+        parts = (
+            Layout(Panel(requests, title="latest requests", title_align="left", box=box.ROUNDED), ratio=3),
             Layout(Panel(self._events(), title="events", title_align="left", box=box.ROUNDED), ratio=2),
         )
+        (layout["rest"].split_row if beside else layout["rest"].split_column)(*parts)
         yield layout
 
-    def _head(self, sample: dict[str, Any], width: int) -> RenderableType:
+    def whole(self, width: int) -> RenderableType:
+        """Give all of it as high as it is."""
+        if self.present is None:
+            return self._waiting()
+        latest = _table(LATEST, _latest(self.present["latest"]), width)
+        return Group(
+            *(part for each in (*self._now(self.present["sample"], width), latest) for part in (each, "")),
+            self._events(),
+        )
+
+    def _waiting(self) -> Text:
+        return Text(f"waiting for {self.address} {self.gone}")
+
+    def _now(self, sample: dict[str, Any], width: int) -> tuple[Panel, Table, Table]:
+        answers = self._answers(_used(sample)[:POINTS_SHOWN], width)
+        return self._head(sample, width), _devices(sample, width), answers
+
+    def _head(self, sample: dict[str, Any], width: int) -> Panel:
         title = Text.assemble(
             ("jouled ", "bold"), ("policy ", "dim"), (sample["policy"], "bold green"), "   ",
             ("power ", "dim"), (watts(sum(sample["watts"].values())), "bold"), "   ",
@@ -112,15 +135,15 @@ class Screen:
         levels = [sum(moment["watts"].values()) for moment in self.moments[-max(width - 12, 10) :]]
         return Panel(Group(title, bar, Text.assemble(("power  ", "dim"), sparkline(levels))), box=box.ROUNDED)
 
-    def _answers(self, points: list[dict[str, Any]]) -> Table:
-        table = _table("operating point", "accuracy", "per second", "answers", "dynamic each", "figures")
-        for point in points:
-            each = joules(point["joules"] / point["finals"] * NANO) if point["finals"] else ""
-            table.add_row(
+    def _answers(self, points: list[dict[str, Any]], width: int) -> Table:
+        rows = [
+            (
                 point["name"], f"{point['accuracy']:.2%}", f"{self._rate(point['name']):.1f}", str(point["answered"]),
-                each, point["provenance"],
-            )  # fmt: skip
-        return table
+                joules(point["joules"] / point["finals"] * NANO) if point["finals"] else "", point["provenance"],
+            )
+            for point in points
+        ]  # fmt: skip
+        return _table(("operating point", "accuracy", "per second", "answers", "dynamic each", "figures"), rows, width)
 
     def _rate(self, name: str) -> float:
         """Give the answers per second over the last few seconds."""
@@ -137,18 +160,19 @@ class Screen:
         return text
 
 
-def _devices(sample: dict[str, Any]) -> Table:
-    table = _table("device", "kind", "health", "power state", "draws", "total", "queued")
+def _devices(sample: dict[str, Any], width: int) -> Table:
+    rows = []
     for device in sample["devices"]:
         mine = [each for each in sample["buckets"] if device["name"] in each["device"].split("+")]
         drawn = next((each for name, each in sample["watts"].items() if device["name"] in name.split("+")), 0.0)
         kind = "simulated" if device["simulated"] else "real"
-        table.add_row(
+        row = (
             device["name"], kind, Text(device["health"], HEALTH_STYLES.get(device["health"], "")), device["power"],
-            watts(drawn), f"{joules(sum(each['nanojoules'] for each in mine))}, "
-            f"{mine[0]['provenance'] if mine else ''}", str(device["queued"]),
+            watts(drawn), joules(sum(each["nanojoules"] for each in mine)), mine[0]["provenance"] if mine else "",
+            str(device["queued"]),
         )  # fmt: skip
-    return table
+        rows.append(row)
+    return _table(("device", "kind", "health", "power state", "draws", "total", "figures", "queued"), rows, width)
 
 
 def _used(sample: dict[str, Any]) -> list[dict[str, Any]]:
@@ -156,24 +180,23 @@ def _used(sample: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(used, key=lambda point: -point["answered"])
 
 
-def _latest(requests: list[dict[str, Any]]) -> Table:
-    table = _table("request", "status", "answered by", "dynamic", "figures")
-    for each in requests:
-        where = f"{each['model']}/{each['variant']} on {each['device']}" if each["device"] else "nothing"
-        ran = bool(each["provenance"])
-        table.add_row(
-            str(each["request_id"]), each["status"], where, joules(each["dynamic_nanojoules"]) if ran else "",
-            each["provenance"],
-        )  # fmt: skip
-    return table
+def _latest(requests: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(each["request_id"]), each["status"].replace("_", " "),
+            f"{each['model']}/{each['variant']} on {each['device']}" if each["device"] else "nothing",
+            joules(each["dynamic_nanojoules"]) if each["provenance"] else "", each["provenance"],
+        )
+        for each in requests
+    ]  # fmt: skip
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, show_edge=False, pad_edge=False, header_style="dim")
-    for column in columns:
-        numbers = column in {"accuracy", "per second", "answers", "dynamic each", "draws", "total", "queued", "dynamic"}
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis")
-    return table
+def _table(columns: Sequence[str], rows: Cells, width: int) -> Table:
+    """Make a table as wide as the terminal at most; where not even words fit, what is beyond the edge is cut."""
+    for broken in (False, True):
+        if (table := fitting(columns, rows, width, broken=broken)) is not None:
+            return table
+    return fitting(columns, rows, BEYOND_ANY_TERMINAL, broken=False) or Table()
 
 
 def watts(value: float) -> str:
@@ -198,7 +221,7 @@ def top(
             _listen(screen, lambda: screen.present is None)
         except _Gone as gone:
             fail(str(gone), EXIT_NO_DAEMON)
-        console.print(screen, height=40)
+        console.print(screen.whole(console.width))
         return
     with (
         suppress(KeyboardInterrupt), _keys() as pressed, Live(screen, console=console, screen=True, auto_refresh=False)

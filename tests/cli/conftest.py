@@ -52,8 +52,8 @@ class Said:
 class Jouled(Protocol):
     """The program, as a person calls it."""
 
-    def __call__(self, *arguments: object, runtime: Path | None = None) -> Said:
-        """Run a command, against the daemon whose sockets are in `runtime`."""
+    def __call__(self, *arguments: object, runtime: Path | None = None, columns: int = 200) -> Said:
+        """Run a command in a terminal of so many columns, against the daemon whose sockets are in `runtime`."""
         ...
 
 
@@ -61,8 +61,8 @@ class Jouled(Protocol):
 def jouled(daemon: Daemon) -> Jouled:
     """Run commands in this process; the shared daemon is found through the environment."""
 
-    def run(*arguments: object, runtime: Path | None = None) -> Said:
-        environment = {"RUNTIME_DIRECTORY": str(runtime or daemon.places.runtime), "COLUMNS": "200"}
+    def run(*arguments: object, runtime: Path | None = None, columns: int = 200) -> Said:
+        environment = {"RUNTIME_DIRECTORY": str(runtime or daemon.places.runtime), "COLUMNS": str(columns)}
         result = CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -15,7 +16,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
+from daemon.cli.top import Screen, _listen
 from tests.daemon.serving import Daemon, configuration, free_port, running
 from tests.monitoring.conftest import PATIENCE_SECONDS, POLICIES, eventually
 
@@ -130,3 +134,29 @@ def test_without_a_daemon() -> None:
     said = subprocess.run(command, check=False, capture_output=True, text=True)
     assert said.returncode == 3
     assert "no daemon answers at http://127.0.0.1:" in said.stderr
+
+
+def test_all_of_it_fits_a_narrow_terminal(daemon: Daemon, base: str, image: NDArray[np.uint8]) -> None:
+    """In 80 columns nothing is cut: what a wide terminal shows is there, word for word."""
+    number = str(daemon.classify(image, max_energy_joules=1e-3).request_id)
+    screen = Screen(base.removeprefix("http://"))
+
+    def drawn(columns: int) -> set[str]:
+        console = Console(width=columns, file=io.StringIO())
+        console.print(screen.whole(columns))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert max(map(cell_len, lines)) <= columns
+        return {word for word in " ".join(lines).split() if word.isascii()}
+
+    def shown() -> set[str] | None:
+        _listen(screen, lambda: screen.present is None)
+        words = drawn(400)
+        screen.present, present = None, screen.present
+        if number not in words:
+            return None
+        screen.present = present
+        return words
+
+    words = eventually(shown)
+    assert {"loihi-sim,", "margin", "digits/snn", "simulated", "health", number} <= words
+    assert words <= drawn(80)

@@ -13,21 +13,18 @@ from daemon.config import Server
 from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, RequestError
 from daemon.flight import Answer
+from daemon.http2.call import Call
 from daemon.inputs import check_constraints, check_tensor, decode_image
 from daemon.ledger import Energy
 from daemon.load_report import LoadReports
 from daemon.points import Model
-from daemon.status import CODES, abort
+from daemon.status import CODES, refused
 from daemon.streams import Streams
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
 
 if TYPE_CHECKING:
-    import grpc
     from numpy.typing import NDArray
-
-    Context = grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyReply]
-    StreamContext = grpc.aio.ServicerContext[pb.ClassifyRequest, pb.ClassifyStreamReply]
 
 
 class Classifier(jouled_pb2_grpc.ClassifierServicer):
@@ -42,18 +39,18 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
         self._reports = reports
         self._clock = clock
 
-    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyReply:  # noqa: N802
+    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyReply:  # noqa: N802
         """Answer one request."""
         try:
-            reply = await self._classify(request, context.time_remaining())
+            reply = await self._classify(request, call.time_remaining())
         except RequestError as error:
-            await abort(context, error, self._reports.trailer() if self._reports else ())
+            raise refused(error, self._reports.trailer() if self._reports else ()) from None
         if self._reports:
-            context.set_trailing_metadata(self._reports.trailer(reply.energy.dynamic_nanojoules))
+            call.set_trailing_metadata(self._reports.trailer(reply.energy.dynamic_nanojoules))
         return reply
 
     async def ClassifyStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.ClassifyRequest], context: StreamContext
+        self, requests: AsyncIterator[pb.ClassifyRequest], call: Call
     ) -> None:
         """Answer requests of a stream as they become ready."""
         spent = 0
@@ -68,9 +65,9 @@ class Classifier(jouled_pb2_grpc.ClassifierServicer):
             spent += reply.energy.dynamic_nanojoules
             return pb.ClassifyStreamReply(reply=reply)
 
-        await self._streams.answer_each(requests, outcome, context)
+        await self._streams.answer_each(requests, outcome, call)
         if self._reports:
-            context.set_trailing_metadata(self._reports.trailer(spent))
+            call.set_trailing_metadata(self._reports.trailer(spent))
 
     async def _classify(self, request: pb.ClassifyRequest, remaining_seconds: float | None) -> pb.ClassifyReply:
         model = self._dispatcher.fleet.find(request.model, request.version)

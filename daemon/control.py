@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -14,7 +13,8 @@ from daemon.attribution import Final
 from daemon.classifier import energy_report
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
-from daemon.errors import InvalidRequest, NotFound, RequestError
+from daemon.errors import InvalidRequest, NotFound
+from daemon.http2.call import Call, Refused
 from daemon.journal import Journal
 from daemon.journal_store import RequestRow
 from daemon.journal_sums import EVER, FINAL, SummaryRow
@@ -24,16 +24,11 @@ from daemon.model_control import ModelControl
 from daemon.points import Model, Point
 from daemon.power import Supply
 from daemon.reload import Reload
-from daemon.status import abort
 from daemon.version import VERSION
 from hal.names import near
 from hal.open import simulated_by
 from protos import jouled_pb2 as pb
 from protos import jouled_pb2_grpc
-
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[object, object]
-    StreamContext = grpc.aio.ServicerContext[pb.EnergyStreamRequest, pb.FinalEnergy]
 
 
 class Control(jouled_pb2_grpc.ControlServicer):
@@ -56,7 +51,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
         self._clock = clock
         self._started = clock()
 
-    async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:  # noqa: N802
+    async def Status(self, request: pb.StatusRequest, call: Call) -> pb.StatusReply:  # noqa: N802
         """Tell the policy in force, the budget and how the journal fares."""
         now, budget = self._clock(), self._dispatcher.budget
         return pb.StatusReply(
@@ -75,7 +70,7 @@ class Control(jouled_pb2_grpc.ControlServicer):
             budget_overruns=self._dispatcher.settlement.overruns,
         )
 
-    async def Devices(self, request: pb.DevicesRequest, context: Context) -> pb.DevicesReply:  # noqa: N802
+    async def Devices(self, request: pb.DevicesRequest, call: Call) -> pb.DevicesReply:  # noqa: N802
         """List the devices."""
         fleet, now = self._dispatcher.fleet, self._clock()
         points = fleet.points()
@@ -106,31 +101,25 @@ class Control(jouled_pb2_grpc.ControlServicer):
             )
         return reply
 
-    async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsReply:  # noqa: N802
+    async def Models(self, request: pb.ModelsRequest, call: Call) -> pb.ModelsReply:  # noqa: N802
         """List the models with their operating points, and what was refused."""
         reply = pb.ModelsReply(models=[_model(model) for model in self._dispatcher.fleet.versions()])
         if self.models.refused:
             reply.models.add(problems=[str(refused) for refused in self.models.refused])
         return reply
 
-    async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.LoadModelReply:  # noqa: N802
+    async def LoadModel(self, request: pb.LoadModelRequest, call: Call) -> pb.LoadModelReply:  # noqa: N802
         """Serve a model as the repository has it now."""
-        try:
-            await self.models.load(request.name)
-        except RequestError as error:
-            await abort(context, error)
+        await self.models.load(request.name)
         versions = self._dispatcher.fleet.models.get(request.name, {})
         return pb.LoadModelReply(models=[_model(model) for model in versions.values()])
 
-    async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.UnloadModelReply:  # noqa: N802
+    async def UnloadModel(self, request: pb.UnloadModelRequest, call: Call) -> pb.UnloadModelReply:  # noqa: N802
         """Take a model off the devices."""
-        try:
-            await self.models.unload(request.name)
-        except RequestError as error:
-            await abort(context, error)
+        await self.models.unload(request.name)
         return pb.UnloadModelReply()
 
-    async def Policies(self, request: pb.PoliciesRequest, context: Context) -> pb.PoliciesReply:  # noqa: N802
+    async def Policies(self, request: pb.PoliciesRequest, call: Call) -> pb.PoliciesReply:  # noqa: N802
         """List the policies."""
         reply = pb.PoliciesReply()
         for name, policy in self._dispatcher.policies.items():
@@ -146,38 +135,32 @@ class Control(jouled_pb2_grpc.ControlServicer):
             )
         return reply
 
-    async def SetPolicy(self, request: pb.SetPolicyRequest, context: Context) -> pb.SetPolicyReply:  # noqa: N802
+    async def SetPolicy(self, request: pb.SetPolicyRequest, call: Call) -> pb.SetPolicyReply:  # noqa: N802
         """Put a policy in force."""
-        try:
-            return pb.SetPolicyReply(previous=self._dispatcher.set_policy(request.name))
-        except RequestError as error:
-            await abort(context, error)
+        return pb.SetPolicyReply(previous=self._dispatcher.set_policy(request.name))
 
     async def SetLogLevel(  # noqa: N802
-        self, request: pb.SetLogLevelRequest, context: Context
+        self, request: pb.SetLogLevelRequest, call: Call
     ) -> pb.SetLogLevelReply:
         """Log from another level on."""
         if request.level not in logs.LEVELS:
             known = near(request.level, logs.LEVELS)
-            await abort(context, InvalidRequest("level", f"unknown level {request.level!r}{known}"))
+            raise InvalidRequest("level", f"unknown level {request.level!r}{known}")
         previous, logs.threshold.level = logs.threshold.level, request.level
         return pb.SetLogLevelReply(previous=previous)
 
-    async def Reload(self, request: pb.ReloadRequest, context: Context) -> pb.ReloadReply:  # noqa: N802
+    async def Reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadReply:  # noqa: N802
         """Read the configuration again."""
-        try:
-            done = await self._reload()
-        except RequestError as error:
-            await abort(context, error)
+        done = await self._reload()
         return pb.ReloadReply(policy=self._dispatcher.router.name, **done._asdict())
 
     async def EnergySummary(  # noqa: N802
-        self, request: pb.EnergySummaryRequest, context: Context
+        self, request: pb.EnergySummaryRequest, call: Call
     ) -> pb.EnergySummaryReply:
         """Sum what requests cost, those that have just ended as well."""
         if request.step_nanoseconds and request.step_nanoseconds < NANO:
             wrong = f"{request.step_nanoseconds} is neither 0 nor a second at least"
-            await abort(context, InvalidRequest("step_nanoseconds", wrong))
+            raise InvalidRequest("step_nanoseconds", wrong)
         await self._metering.sample()
         await asyncio.to_thread(self._journal.move)
         since, until = request.since_unix_nanoseconds, request.until_unix_nanoseconds or EVER
@@ -185,15 +168,14 @@ class Control(jouled_pb2_grpc.ControlServicer):
         return pb.EnergySummaryReply(rows=[_row(row) for row in rows])
 
     async def RequestEnergy(  # noqa: N802
-        self, request: pb.RequestEnergyRequest, context: Context
+        self, request: pb.RequestEnergyRequest, call: Call
     ) -> pb.RequestEnergyReply:
         """Look one request up, even one that has just ended."""
         await self._metering.sample()
         await asyncio.to_thread(self._journal.move)
         row = await asyncio.to_thread(self._journal.store.request, request.request_id)
         if row is None:
-            missing = await asyncio.to_thread(self._journal.why_missing, request.request_id)
-            await abort(context, NotFound(missing))
+            raise NotFound(await asyncio.to_thread(self._journal.why_missing, request.request_id))
         return pb.RequestEnergyReply(
             row=_request(row),
             energy=energy_report(row.energy),
@@ -202,14 +184,14 @@ class Control(jouled_pb2_grpc.ControlServicer):
         )
 
     async def EnergyStream(  # noqa: N802
-        self, request: pb.EnergyStreamRequest, context: StreamContext
+        self, request: pb.EnergyStreamRequest, call: Call
     ) -> AsyncIterator[pb.FinalEnergy]:
         """Tell final figures as they become known, until the daemon drains."""
         with self._metering.feed.reading() as finals:
             async for final in finals:
                 yield _final(final)
         if finals.overrun:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "figures became final faster than they were read")
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "figures became final faster than they were read")
 
     async def end_streams(self) -> None:
         """End the streams with what became final by now: they would hold up the drain."""

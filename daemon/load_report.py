@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from daemon.audit import ANSWERED, CANCELLED
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
+from daemon.http2.call import Call
 from daemon.journal import Record
 from protos import orca_service_pb2, orca_service_pb2_grpc
 from protos.orca_load_report_pb2 import OrcaLoadReport
 
 if TYPE_CHECKING:
-    import grpc
+    pass
 
-    Context = grpc.aio.ServicerContext[orca_service_pb2.OrcaLoadReportRequest, OrcaLoadReport]
 
 # Balancers read the first one, and grpc takes it out of what an application sees; the second one stays.
 BINARY_KEY, TEXT_KEY = "endpoint-load-metrics-bin", "endpoint-load-metrics"
@@ -70,7 +70,7 @@ class LoadReports(orca_service_pb2_grpc.OpenRcaServiceServicer):
         )
 
     async def StreamCoreMetrics(  # noqa: N802
-        self, request: orca_service_pb2.OrcaLoadReportRequest, context: Context
+        self, request: orca_service_pb2.OrcaLoadReportRequest, call: Call
     ) -> AsyncIterator[OrcaLoadReport]:
         """Report at once and at the interval that is asked for, until the daemon drains."""
         asked = request.report_interval.ToNanoseconds() / NANO

@@ -16,6 +16,7 @@ from daemon.config import Server
 from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.flight import Answer
+from daemon.http2.call import Call, Refused
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
 from daemon.listener import Listener
@@ -26,7 +27,7 @@ from daemon.oip_parameters import number, priority
 from daemon.points import Model
 from daemon.router import Constraints
 from daemon.statistics import Statistics
-from daemon.status import abort
+from daemon.status import refused
 from daemon.streams import Streams
 from daemon.version import VERSION
 from protos import open_inference_pb2 as pb
@@ -35,9 +36,6 @@ from protos import open_inference_pb2_grpc
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Context = grpc.aio.ServicerContext[pb.ModelInferRequest, bytes]
-    StreamContext = grpc.aio.ServicerContext[pb.ModelInferRequest, bytes]
-    AnyContext = grpc.aio.ServicerContext[object, object]
 
 CLASSIFICATION = "classification"
 EXTENSIONS = [CLASSIFICATION, "model_configuration", "statistics"]
@@ -73,11 +71,11 @@ def add_to_server(servicer: OpenInference, server: Listener) -> None:
     server.add_registered_method_handlers(SERVICE, handlers)
 
 
-def _missing(method: str) -> Callable[[bytes, AnyContext], Awaitable[bytes]]:
+def _missing(method: str) -> Callable[[bytes, Call], Awaitable[bytes]]:
     """Make the handler of a method that this server does not have."""
 
-    async def refuse(_: bytes, context: AnyContext) -> bytes:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented: {MISSING[method]}")
+    async def refuse(_: bytes, _call: Call) -> bytes:
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented: {MISSING[method]}")
 
     return refuse
 
@@ -97,17 +95,17 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._reports = reports
         self._clock = clock
 
-    async def ServerLive(self, request: pb.ServerLiveRequest, context: AnyContext) -> pb.ServerLiveResponse:  # noqa: N802
+    async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:  # noqa: N802
         """Tell that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: pb.ServerReadyRequest, context: AnyContext) -> pb.ServerReadyResponse:  # noqa: N802
+    async def ServerReady(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:  # noqa: N802
         """Tell whether any model can be served."""
         fleet = self._dispatcher.fleet
         ready = any(fleet.serves(model) for model in fleet.versions())
         return pb.ServerReadyResponse(ready=ready)
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, context: AnyContext) -> pb.ModelReadyResponse:  # noqa: N802
+    async def ModelReady(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:  # noqa: N802
         """Tell whether a model can be served; an unknown one cannot."""
         try:
             model = self._dispatcher.fleet.find(request.name, request.version)
@@ -116,32 +114,26 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=self._dispatcher.fleet.serves(model))
 
     async def ServerMetadata(  # noqa: N802
-        self, request: pb.ServerMetadataRequest, context: AnyContext
+        self, request: pb.ServerMetadataRequest, call: Call
     ) -> pb.ServerMetadataResponse:
         """Name the server and the extensions that work."""
         extensions = EXTENSIONS + (["model_repository"] if self._server.model_control else [])
         return pb.ServerMetadataResponse(name="jouled", version=VERSION, extensions=extensions)
 
     async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, context: AnyContext
+        self, request: pb.ModelMetadataRequest, call: Call
     ) -> pb.ModelMetadataResponse:
         """Describe a model, its nominal energies among its properties."""
-        try:
-            model = self._dispatcher.fleet.find(request.name, request.version)
-        except RequestError as error:
-            await abort(context, error)
+        model = self._dispatcher.fleet.find(request.name, request.version)
         return oip_models.metadata(model, self._dispatcher.fleet.models[model.name])
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, context: AnyContext) -> pb.ModelConfigResponse:  # noqa: N802
+    async def ModelConfig(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:  # noqa: N802
         """Give a model's configuration as Triton would."""
-        try:
-            model = self._dispatcher.fleet.find(request.name, request.version)
-        except RequestError as error:
-            await abort(context, error)
+        model = self._dispatcher.fleet.find(request.name, request.version)
         return oip_models.config(model, self._server.batch_limit)
 
     async def RepositoryIndex(  # noqa: N802
-        self, request: pb.RepositoryIndexRequest, context: AnyContext
+        self, request: pb.RepositoryIndexRequest, call: Call
     ) -> pb.RepositoryIndexResponse:
         """List the versions of all models of the repository, or those that are served."""
         fleet = self._dispatcher.fleet
@@ -153,27 +145,21 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryIndexResponse(models=oip_models.index(loaded, unloaded, fleet.serves))
 
     async def RepositoryModelLoad(  # noqa: N802
-        self, request: pb.RepositoryModelLoadRequest, context: AnyContext
+        self, request: pb.RepositoryModelLoadRequest, call: Call
     ) -> pb.RepositoryModelLoadResponse:
         """Serve a model as the repository has it now, in all its versions."""
-        try:
-            self._check_control(request)
-            if request.parameters:
-                raise InvalidRequest("parameters", "a model comes as it is in the repository; send none")
-            await self._models.load(request.model_name)
-        except RequestError as error:
-            await abort(context, error)
+        self._check_control(request)
+        if request.parameters:
+            raise InvalidRequest("parameters", "a model comes as it is in the repository; send none")
+        await self._models.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(  # noqa: N802
-        self, request: pb.RepositoryModelUnloadRequest, context: AnyContext
+        self, request: pb.RepositoryModelUnloadRequest, call: Call
     ) -> pb.RepositoryModelUnloadResponse:
         """Take a model off the devices, in all its versions; no other one depends on it."""
-        try:
-            self._check_control(request)
-            await self._models.unload(request.model_name)
-        except RequestError as error:
-            await abort(context, error)
+        self._check_control(request)
+        await self._models.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     def _check_control(self, request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> None:
@@ -185,32 +171,29 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             )
 
     async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, context: AnyContext
+        self, request: pb.ModelStatisticsRequest, call: Call
     ) -> pb.ModelStatisticsResponse:
         """Tell how many requests of a model there were and how long they took; of all models where none is named."""
         fleet = self._dispatcher.fleet
         models = fleet.versions()
         if request.name or request.version:
-            try:
-                model = fleet.find(request.name, request.version)
-            except RequestError as error:
-                await abort(context, error)
+            model = fleet.find(request.name, request.version)
             models = [model] if request.version else list(fleet.models[model.name].values())
         stats = [oip_models.statistics(model, self._statistics.of(model.name, model.version)) for model in models]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
+    async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> bytes:  # noqa: N802
         """Answer one request of one or more images."""
         try:
-            response, nanojoules = await self._infer(request, context.time_remaining())
+            response, nanojoules = await self._infer(request, call.time_remaining())
         except RequestError as error:
-            await abort(context, error, self._reports.trailer() if self._reports else ())
+            raise refused(error, self._reports.trailer() if self._reports else ()) from None
         if self._reports:
-            context.set_trailing_metadata(self._reports.trailer(nanojoules))
+            call.set_trailing_metadata(self._reports.trailer(nanojoules))
         return response
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+        self, requests: AsyncIterator[pb.ModelInferRequest], call: Call
     ) -> None:
         """Answer requests of a stream as they become ready; the request's id tells which one each answers."""
         spent = 0
@@ -226,9 +209,9 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             spent += nanojoules
             return _field(INFER_RESPONSE, response)
 
-        await self._streams.answer_each(requests, outcome, context)
+        await self._streams.answer_each(requests, outcome, call)
         if self._reports:
-            context.set_trailing_metadata(self._reports.trailer(spent))
+            call.set_trailing_metadata(self._reports.trailer(spent))
 
     async def _infer(self, request: pb.ModelInferRequest, remaining_seconds: float | None) -> tuple[bytes, int]:
         """Give the serialised response and the dynamic energy that it tells of."""

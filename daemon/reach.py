@@ -11,11 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.grpc_core import HardyServer
+from daemon.http2.server import Server
 
 LOOK_SECONDS = 1.0
-# gRPC listens on IPv6 for both, where there is IPv6.
-MAPPED = "::ffff:"
 
 
 class Unreachable(Exception):
@@ -35,7 +33,7 @@ def listening() -> dict[int, Place]:
     return {descriptor: place for descriptor in descriptors if (place := _place(descriptor))}
 
 
-async def until_told_or_lost(stop: asyncio.Event, servers: Sequence[HardyServer]) -> str:
+async def until_told_or_lost(stop: asyncio.Event, servers: Sequence[Server]) -> str:
     """Wait until the daemon is told to stop; where clients lose it before, give the reason.
 
     A server may end, its socket be closed, the file of a Unix socket be removed. Nobody connects here to try that:
@@ -50,7 +48,7 @@ async def until_told_or_lost(stop: asyncio.Event, servers: Sequence[HardyServer]
             if stopping in done:
                 return ""
             for end in done & ends:
-                return f"a server ended: {end.result()!r}"
+                return f"a server ended: {end.result()}"
             for descriptor, place in sockets.items():
                 if _place(descriptor) != place:
                     return f"{place.address}: does not listen any more"
@@ -70,5 +68,5 @@ def _place(descriptor: int) -> Place | None:
             address = found.getsockname()
             if found.family == socket.AF_UNIX:
                 return Place(f"unix:{address}", Path(address).stat().st_ino)
-            return Place(f"{address[0].removeprefix(MAPPED)}:{address[1]}", 0)
+            return Place(f"{address[0]}:{address[1]}", 0)
     return None

@@ -29,8 +29,9 @@ from daemon.dispatcher import Dispatcher
 from daemon.exposition import Exposition
 from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
+from daemon.http2.limits import Limits
 from daemon.journal import Journal
-from daemon.listener import Listener, credentials
+from daemon.listener import Listener, context
 from daemon.load_report import LoadReports
 from daemon.metering import open_metering
 from daemon.model_control import ModelControl
@@ -100,12 +101,12 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         stack.enter_context(own(places.runtime))
         dispatcher, control, reload, view = await stack.enter_async_context(_core(config, read, places, clock, stop))
         statuses = Health()
-        inference = Listener(config.server.message_bytes_limit, config.tls.allow if config.tls else None)
+        limits = Limits(config.server.message_bytes_limit)
+        inference, operator = Listener(limits, config.tls.allow if config.tls else None), Listener(limits)
         streams = Streams()
         reports = LoadReports(dispatcher, clock) if config.server.load_reports else None
         services = _add_services(inference, config.server, dispatcher, control, streams, reports, clock)
         _offer(inference, statuses, services[1:])
-        operator = Listener(config.server.message_bytes_limit)
         jouled_pb2_grpc.add_ControlServicer_to_server(control, operator)
         _offer(operator, statuses, [CONTROL])
         await statuses.set(CONTROL, SERVING)
@@ -118,13 +119,13 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
             await stack.enter_async_context(_web(config.metrics, view))
         # What was made until now lives as long as the process: no collection need look at it again.
         gc.freeze()
-        await inference.grpc.start()
-        await operator.grpc.start()
+        inference.start()
+        operator.start()
         supervisor.notify(f"READY=1\nSTATUS={_summary(dispatcher, clock)}")
         _beside(stack, supervisor.watch(lambda: _summary(dispatcher, clock)))
         _beside(stack, repeat("reload", partial(reload.when, hangup)))
         log.info("ready", address=config.server.tcp_address, policy=dispatcher.router.name)
-        lost = await until_told_or_lost(stop, [inference.grpc, operator.grpc])
+        lost = await until_told_or_lost(stop, [inference, operator])
         if lost:
             log.error("clients do not reach the daemon any more", reason=lost)
         supervisor.notify("STOPPING=1")
@@ -134,10 +135,10 @@ async def serve(read: Callable[[], Config], places: Places, *, clock: Clock = bo
         streams.drain()
         if reports:
             reports.end()
-        await inference.grpc.stop(DRAIN_SECONDS)
+        await inference.stop(DRAIN_SECONDS)
         await control.end_streams()
         view.pulse.end()
-        await operator.grpc.stop(DRAIN_SECONDS)
+        await operator.stop(DRAIN_SECONDS)
         if lost:
             raise Unreachable(lost)
     log.info("stopped")
@@ -272,24 +273,24 @@ def _offer(server: Listener, statuses: Health, services: list[str]) -> None:
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
 
 
-def _bind(server: Listener, address: str, tls: TlsConfig | None = None) -> None:
+def _bind(server: Listener, address: str, tls: TlsConfig | None) -> None:
     """Bind or say why not. What `tls` is given for is reached by mutual TLS only."""
     try:
-        if tls:
-            server.grpc.add_secure_port(address, credentials(tls))
-        else:
-            server.grpc.add_insecure_port(address)
+        server.bind(address, context(tls) if tls else None)
     except ValueError as error:
         raise StartError(f"tls: {error}") from None
-    except RuntimeError:
-        raise StartError(f"{address}: cannot be bound; is another daemon running?") from None
+    except OSError as error:
+        raise StartError(f"{address}: cannot be bound: {error.strerror}; is another daemon running?") from None
 
 
 def _bind_socket(server: Listener, path: Path) -> None:
     _make_folder(path.parent)
     if len(str(path).encode()) > 107:
         raise StartError(f"{path}: {len(str(path).encode())} bytes exceed the 107 of a Unix socket's path")
-    _bind(server, f"unix:{path}")
+    try:
+        server.bind_unix(path)
+    except OSError as error:
+        raise StartError(f"{path}: cannot be bound: {error.strerror}") from None
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
-
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -22,6 +20,8 @@ from daemon.errors import (
     RequestError,
     Unavailable,
 )
+from daemon.http2.call import Refused
+from daemon.http2.headers import Metadata
 
 CODES: dict[type[RequestError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -40,22 +40,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "jouled"
 
 
-class Context(Protocol):
-    """What is needed of a call to end it."""
-
-    async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> NoReturn:
-        """End the call with a status."""
-        ...
-
-
-async def abort(context: Context, error: RequestError, trailer: tuple[tuple[str, str | bytes], ...] = ()) -> NoReturn:
-    """End a call with the status of a domain error, and with `trailer` beside its details."""
+def refused(error: RequestError, trailer: Metadata = ()) -> Refused:
+    """Give the end of a call that a domain error comes to, with `trailer` beside its details."""
     code = CODES[type(error)]
     details = [_pack(detail) for detail in _details(error)]
     status = status_pb2.Status(code=code.value[0], message=str(error), details=details)
-    await context.abort(code, str(error), ((DETAILS_KEY, status.SerializeToString()), *trailer))
+    return Refused(code, str(error), ((DETAILS_KEY, status.SerializeToString()), *trailer))
 
 
 def _details(

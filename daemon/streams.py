@@ -5,29 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TypeVar
 
 from daemon.errors import Draining
-from daemon.grpc_core import ClientGone
-from daemon.status import abort
+from daemon.http2.call import Call, ClientGone
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 # How many requests of one stream are served at the same time; further ones wait in the transport.
 CONCURRENCY = 64
-
-
-class Call(Protocol):
-    """What is needed of a stream's call."""
-
-    async def write(self, reply: Any) -> None:
-        """Send a reply."""
-        ...
-
-    async def abort(self, code: Any, details: str, trailing_metadata: Any) -> NoReturn:
-        """End the call with a status."""
-        ...
 
 
 class Streams:
@@ -51,15 +38,12 @@ class Streams:
         A stream that the drain ends has the status UNAVAILABLE: what it was sent since is for another server.
         """
         slots = asyncio.Semaphore(CONCURRENCY)
-        writing = asyncio.Lock()
 
         async def serve(request: Request) -> None:
             reply = await outcome(request)
-            # gRPC fails a call that is written to twice at a time.
-            async with writing:
-                # gRPC cancels a call whose client is gone, a moment after it has failed to write.
-                with suppress(ClientGone):
-                    await call.write(reply)
+            # A call whose client is gone is cancelled soon.
+            with suppress(ClientGone):
+                await call.write(reply)
             slots.release()
 
         async def read() -> None:
@@ -68,10 +52,10 @@ class Streams:
                 group.create_task(serve(request))
 
         if self._draining:
-            await abort(call, Draining())
+            raise Draining
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(read())
             self._readers.add(reader)
             reader.add_done_callback(self._readers.discard)
         if reader.cancelled():
-            await abort(call, Draining())
+            raise Draining

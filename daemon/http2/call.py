@@ -1,0 +1,363 @@
+"""One call of a client, as its method sees it: messages come in, replies and a status go out (gRPC over HTTP/2)."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+
+import grpc
+import structlog
+
+from daemon.http2 import frames, headers
+from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, INITIAL_WINDOW
+
+if TYPE_CHECKING:
+    from daemon.http2.connection import Connection
+
+# Of a message: one byte that says whether it is compressed, four with its length.
+PREFIX = Struct(">BI")
+ENCODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+BEGIN = HEADER.pack
+# All that comes after the one message of a reply that is all of its call's.
+FIRST, LAST = len(headers.RESPONSE) << 8 | frames.HEADERS, len(headers.OK) << 8 | frames.HEADERS
+
+log = structlog.get_logger()
+
+
+class ClientGone(Exception):
+    """Nobody reads what is written to this call any more."""
+
+
+class Refused(Exception):
+    """The call ends with a status, and with metadata about it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, metadata: headers.Metadata = ()) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+        self.metadata = metadata
+
+
+class Method(NamedTuple):
+    """A method: what it takes and gives, and what answers it.
+
+    `answer` gets the request, or where there may be many of them something to iterate over, and the call. It gives the
+    one reply, or `None` where it has written all that there is. It and `parse` may raise `Refused`.
+    """
+
+    answer: Callable[[Any, Any], Awaitable[Any]]
+    parse: Callable[[bytes], Any]
+    serialise: Callable[[Any], bytes]
+    many_requests: bool
+
+
+class Call:
+    """A call under way. Its requests are iterated over where there may be many of them."""
+
+    __slots__ = (
+        "_connection", "_deadline", "_encoding", "_ended", "_finish", "_held", "_messages", "_method", "_outbox",
+        "_owed", "_partial", "_reader", "_refused", "_room", "_started", "_task", "_timer", "_trailing", "_writer",
+        "over", "room", "stream",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, stream: int, method: Method, head: headers.Head, room: int) -> None:
+        self.stream = stream
+        # Bytes that the client takes, and those that it may send.
+        self.room = room
+        self._room = INITIAL_WINDOW
+        self.over = False
+        self._connection = connection
+        self._method = method
+        self._encoding = head.encoding
+        # Messages that wait, each with whether it is compressed; the beginning of the next one.
+        self._messages: deque[tuple[bytes, int]] = deque()
+        self._partial = bytearray()
+        # Bytes of the client's window that are in use, and those that it may use again and was not told of.
+        self._held = self._owed = 0
+        # Whether the client has ended its requests, whether the reply has begun.
+        self._ended = self._started = False
+        self._refused: Refused | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        # What waits for room, and the trailer that follows it.
+        self._outbox = bytearray()
+        self._finish: bytes | None = None
+        self._trailing: headers.Metadata = ()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if head.timeout_seconds is not None:
+            self._deadline = connection.loop.time() + head.timeout_seconds
+            self._timer = connection.loop.call_at(self._deadline, self._expire)
+        if method.many_requests:
+            self._start()
+
+    # What methods use, named as in `grpc.aio.ServicerContext`.
+
+    def time_remaining(self) -> float | None:
+        """Give the seconds until the client's deadline, `None` where it has none."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._connection.loop.time())
+
+    def peer(self) -> str:
+        """Name where the client is, as gRPC does."""
+        return self._connection.peer
+
+    def peer_identities(self) -> list[bytes] | None:
+        """Give the names in the client's certificate, `None` where it has none."""
+        return self._connection.identities
+
+    def set_trailing_metadata(self, metadata: headers.Metadata) -> None:
+        """Send metadata when the call ends well."""
+        self._trailing = metadata
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: headers.Metadata = ()
+    ) -> NoReturn:
+        """End the call with a status. Raises `Refused`."""
+        raise Refused(code, details, trailing_metadata)
+
+    async def write(self, reply: Any) -> None:
+        """Send a reply once the client has room for it. Raises `ClientGone`."""
+        while (self._outbox or self._connection.choked) and not self.over:
+            if self._writer is None:
+                self._writer = self._connection.loop.create_future()
+            await asyncio.shield(self._writer)
+        if self.over:
+            raise ClientGone
+        self._send(self._method.serialise(reply))
+
+    def __aiter__(self) -> Self:
+        """Iterate over the requests."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """Give the next request; one that is refused is the last, and ends the call when the others are answered."""
+        while not self._messages:
+            if self._ended:
+                raise StopAsyncIteration
+            self._reader = self._connection.loop.create_future()
+            await self._reader
+        message, packed = self._messages.popleft()
+        self._give_back(min(self._held, PREFIX.size + len(message)) if self._messages else self._held)
+        try:
+            return self._method.parse(await self._unpacked(message) if packed else message)
+        except Refused as refused:
+            self._refused = refused
+            raise StopAsyncIteration from None
+
+    # What the connection tells.
+
+    def take(self, data: bytes, size: int, *, ended: bool) -> None:
+        """Take the data of a frame that was `size` bytes long with its padding."""
+        self._room -= size
+        if self._ended or self._room < 0:
+            self._connection.reset(self.stream, frames.STREAM_CLOSED if self._ended else frames.FLOW_CONTROL_ERROR)
+            self.cut()
+            return
+        self._held += size
+        self._ended = ended
+        if not self._take_message(data):
+            self._assemble(data)
+        many = self._method.many_requests
+        if not many or not self._messages:
+            self._give_back(self._held)
+        if not many:
+            if ended and not self.over:
+                self._start()
+        elif self._reader and not self._reader.done() and (self._messages or ended):
+            self._reader.set_result(None)
+
+    def grow(self, room: int) -> None:
+        """Send on: the client takes so many bytes more. Raises `ConnectionFault`."""
+        self.room += room
+        if self.room > frames.WINDOW_LIMIT:
+            raise frames.ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what there is room for."""
+        connection = self._connection
+        while self._outbox:
+            size = min(len(self._outbox), self.room, connection.room, connection.frame_limit)
+            if size <= 0:
+                return
+            connection.send(BEGIN(size << 8 | frames.DATA, 0, self.stream) + self._outbox[:size])
+            del self._outbox[:size]
+            self.room -= size
+            connection.room -= size
+        if self._finish is not None:
+            self._close(self._finish)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those go on who wait to write."""
+        if self._writer and not self._writer.done():
+            self._writer.set_result(None)
+        self._writer = None
+
+    def cut(self) -> None:
+        """End the call without a word: its client has, or is gone."""
+        self._leave()
+        self.wake()
+        if self._task:
+            self._task.cancel()
+
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call with a status, whatever its method does."""
+        self.end(code, details)
+        if self._task:
+            self._task.cancel()
+
+    def end(self, code: grpc.StatusCode, details: str, metadata: headers.Metadata = ()) -> None:
+        """End the call with a status, once what was written is sent."""
+        self._conclude(headers.trailer(code, details, metadata))
+
+    # How it goes.
+
+    def _start(self) -> None:
+        self._task = self._connection.loop.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        method = self._method
+        try:
+            reply = await method.answer(self if method.many_requests else await self._only(), self)
+        except Refused as refused:
+            self.end(refused.code, refused.details, refused.metadata)
+        except asyncio.CancelledError:
+            self.end(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the call")
+        except Exception:
+            log.exception("a method failed")
+            self.end(grpc.StatusCode.INTERNAL, "the daemon has failed; its log tells why")
+        else:
+            if self._refused:
+                self.end(self._refused.code, self._refused.details, self._refused.metadata)
+            elif reply is None:
+                self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
+            else:
+                self._reply(method.serialise(reply))
+
+    async def _only(self) -> Any:
+        """Give the one request of a call that has ended its requests."""
+        if len(self._messages) != 1:
+            raise Refused(
+                grpc.StatusCode.UNIMPLEMENTED, f"the method takes one message, {len(self._messages)} were sent"
+            )
+        message, packed = self._messages.pop()
+        return self._method.parse(await self._unpacked(message) if packed else message)
+
+    def _take_message(self, data: bytes) -> bool:
+        """Take what is just one message, as most calls are; tell whether it is."""
+        if self._partial or len(data) < PREFIX.size:
+            return not data
+        packed, length = PREFIX.unpack_from(data)
+        if length != len(data) - PREFIX.size or length > self._connection.limits.message_bytes:
+            return False
+        self._messages.append((data[PREFIX.size :], packed))
+        return True
+
+    def _assemble(self, data: bytes) -> None:
+        """Take data that may begin and end within a message."""
+        partial, at, limit = self._partial, 0, self._connection.limits.message_bytes
+        partial += data
+        while len(partial) - at >= PREFIX.size:
+            packed, length = PREFIX.unpack_from(partial, at)
+            if length > limit:
+                self.refuse(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes exceeds the limit of {limit}"
+                )
+                return
+            end = at + PREFIX.size + length
+            if end > len(partial):
+                break
+            self._messages.append((bytes(partial[at + PREFIX.size : end]), packed))
+            at = end
+        del partial[:at]
+
+    def _give_back(self, size: int) -> None:
+        """Let the client send as much again."""
+        self._held -= size
+        self._connection.give_back(size)
+        self._owed += size
+        if self._owed > INITIAL_WINDOW // 2 and not self._ended:
+            self._connection.control(frames.frame(frames.WINDOW_UPDATE, 0, self.stream, frames.NUMBER.pack(self._owed)))
+            self._room += self._owed
+            self._owed = 0
+
+    async def _unpacked(self, message: bytes) -> bytes:
+        """Decompress a message, no further than the limit."""
+        limit, window_bits = self._connection.limits.message_bytes, ENCODINGS.get(self._encoding)
+        if window_bits is None:
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a message is compressed, and no grpc-encoding tells how")
+        unpacker = zlib.decompressobj(window_bits)
+        try:
+            unpacked = await asyncio.to_thread(unpacker.decompress, message, limit + 1)
+        except zlib.error:
+            unpacked = b""
+        if len(unpacked) > limit:
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message unpacks to more than the limit of {limit} bytes"
+            )
+        if not unpacker.eof:
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a compressed message cannot be unpacked")
+        return unpacked
+
+    def _reply(self, message: bytes) -> None:
+        """Send the one reply, and that the call ended well."""
+        size, connection = PREFIX.size + len(message), self._connection
+        if self.over:
+            return
+        room = min(self.room, connection.room, connection.frame_limit)
+        if self._trailing or not self._ended or connection.shrunk or size > room:
+            self._send(message)
+            self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
+            return
+        connection.room -= size
+        connection.send(b"".join((
+            BEGIN(FIRST, END_HEADERS, self.stream), headers.RESPONSE,
+            BEGIN(size << 8 | frames.DATA, 0, self.stream), PREFIX.pack(0, len(message)), message,
+            BEGIN(LAST, END_HEADERS | END_STREAM, self.stream), headers.OK,
+        )))  # fmt: skip
+        self._leave()
+
+    def _send(self, message: bytes) -> None:
+        if not self._started:
+            self._started = True
+            self._connection.send_headers(self.stream, headers.RESPONSE, END_HEADERS)
+        self._outbox += PREFIX.pack(0, len(message)) + message
+        self.pump()
+
+    def _conclude(self, trailer: bytes) -> None:
+        """End the call with a trailer, once what was written is sent."""
+        if self.over or self._finish is not None:
+            return
+        self._finish = trailer if self._started else headers.RESPONSE + trailer
+        if not self._outbox:
+            self._close(self._finish)
+
+    def _close(self, block: bytes) -> None:
+        self._connection.send_headers(self.stream, block, END_HEADERS | END_STREAM)
+        if not self._ended:
+            # What it still sends is of no use.
+            self._connection.reset(self.stream, frames.NO_ERROR)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._outbox.clear()
+        if self._timer:
+            self._timer.cancel()
+        self._connection.forget(self, self._held)
+
+    def _expire(self) -> None:
+        """The client waits no longer."""
+        self.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+        # Whoever reads nothing does not hold the call either.
+        if not self.over:
+            self._connection.reset(self.stream, frames.CANCEL)
+            self.cut()

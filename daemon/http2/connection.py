@@ -1,0 +1,414 @@
+"""A connection of a client: HTTP/2 as far as gRPC needs it, within limits (RFC 9113)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import structlog
+
+from daemon.http2 import frames, headers
+from daemon.http2.call import ENCODINGS, Call
+from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, ConnectionFault
+from daemon.http2.peers import identities, peer
+
+if TYPE_CHECKING:
+    from daemon.http2.server import Server
+
+# Frames of one connection that are taken in one turn of the loop, so that others have theirs.
+FRAMES_A_TURN = 100
+# What a client may send on all of its calls before some of it is read.
+WINDOW = 1 << 20
+# A block of headers is given up when it is longer; a frame of it counts for at least so much.
+BLOCK_BYTES_LIMIT, LEAST_BLOCK_BYTES = 1 << 16, 64
+# Answers to a client that reads nothing are kept up to here.
+UNREAD_BYTES_LIMIT = 1 << 20
+# How long a client has to say that it knows of the end.
+FAREWELL_SECONDS = 1.0
+FAREWELL, ALIVE = b"farewell", b"are you?"
+LEAST_LOOK_SECONDS = 0.01
+
+log = structlog.get_logger()
+
+
+class Connection(asyncio.Protocol):
+    """A connection and its calls."""
+
+    def __init__(self, server: Server) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = server.limits
+        self.peer = ""
+        self.identities: list[bytes] | None = None
+        # Bytes that the client takes on all calls and in a frame; whether it reads too slowly.
+        self.room = frames.INITIAL_WINDOW
+        self.frame_limit = frames.FRAME_LIMIT
+        self.choked = False
+        # What the next block of headers begins with.
+        self.shrunk = b""
+        self._server = server
+        self._calls: dict[int, Call] = {}
+        self._latest = 0
+        self._reader = headers.HeadReader()
+        self._unread = b""
+        self._greeted = self._lagging = False
+        # What the client takes of each call.
+        self._initial_room = frames.INITIAL_WINDOW
+        # Its window, and what of it is to be given back.
+        self._window, self._owed = WINDOW, 0
+        # A block of headers that goes on in further frames: stream, flags and what there is of it.
+        self._block: tuple[int, int, bytes] | None = None
+        self._strikes, self._pinged = 0, -math.inf
+        self._opened = self._heard = self._idle = self.loop.time()
+        self._asked: float | None = None
+        # It takes no more calls; and those that it took are the last.
+        self._leaving = self._left = False
+        self._timer = self.loop.call_later(self.limits.handshake_seconds, self._look)
+        self._take = (
+            self._take_data, self._take_headers, self._ignore, self._take_reset, self._take_settings, self._take_push,
+            self._take_ping, self._ignore, self._take_window, self._take_continuation,
+        )  # fmt: skip
+
+    # What the event loop tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say what the client may do."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer, self.identities = peer(self._transport), identities(self._transport)
+        settings = (
+            (frames.MAX_CONCURRENT_STREAMS, self.limits.streams),
+            (frames.MAX_HEADER_LIST_SIZE, self.limits.metadata_bytes),
+        )
+        payload = b"".join(frames.SETTING.pack(*setting) for setting in settings)
+        more = frames.NUMBER.pack(WINDOW - frames.INITIAL_WINDOW)
+        self._transport.write(
+            frames.frame(frames.SETTINGS, 0, 0, payload) + frames.frame(frames.WINDOW_UPDATE, 0, 0, more)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._heard = self.loop.time()
+        self._unread = self._unread + data if self._unread else data
+        if not self._lagging:
+            self._go_on()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self.choked = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.choked = False
+        for call in list(self._calls.values()):
+            call.wake()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """End its calls."""
+        self._timer.cancel()
+        self._left = True
+        for call in list(self._calls.values()):
+            call.cut()
+        self._server.lost(self)
+
+    # What calls use.
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send frames of a call."""
+        self._strikes = 0
+        self._transport.write(data)
+
+    def send_headers(self, stream: int, block: bytes, flags: int) -> None:
+        """Send a block of headers."""
+        self.send(frames.frame(frames.HEADERS, flags, stream, self.shrunk + block))
+        self.shrunk = b""
+
+    def reset(self, stream: int, code: int) -> None:
+        """End a stream."""
+        self.control(frames.frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(code)))
+
+    def give_back(self, size: int) -> None:
+        """Let the client send as much again."""
+        self._owed += size
+        if self._owed > WINDOW // 2:
+            self.control(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._owed)))
+            self._window += self._owed
+            self._owed = 0
+
+    def forget(self, call: Call, held: int) -> None:
+        """Let go of a call that is over, and of what it held of the window."""
+        self.give_back(held)
+        self._calls.pop(call.stream, None)
+        self._server.calls -= 1
+        if not self._calls:
+            self._idle = self.loop.time()
+            if self._left:
+                self._transport.close()
+
+    # What the server tells.
+
+    def leave(self, reason: str) -> None:
+        """Answer what the client has sent until it knows that it must go elsewhere."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self._goodbye(frames.STREAM_LIMIT, frames.NO_ERROR, reason)
+        self.control(frames.frame(frames.PING, 0, 0, FAREWELL))
+        self.loop.call_later(FAREWELL_SECONDS, self._leave_now, reason)
+
+    def cut(self) -> None:
+        """End it, whatever is under way."""
+        self._transport.abort()
+
+    def _leave_now(self, reason: str) -> None:
+        """Take no further call; close when the last one is answered."""
+        if self._left:
+            return
+        self._left = True
+        self._goodbye(self._latest, frames.NO_ERROR, reason)
+        if not self._calls:
+            self._transport.close()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """End the connection at once, and say why."""
+        self._left = True
+        self._goodbye(self._latest, code, reason)
+        self._transport.close()
+        for call in list(self._calls.values()):
+            call.cut()
+
+    def _goodbye(self, latest: int, code: int, reason: str) -> None:
+        self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOODBYE.pack(latest, code) + reason.encode()))
+
+    def control(self, data: bytes) -> None:
+        """Send what is no answer. A client that makes us keep too much of it, because it reads nothing, is cut off."""
+        if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
+            self._transport.abort()
+        else:
+            self._transport.write(data)
+
+    # Frames.
+
+    def _go_on(self) -> None:
+        """Take the frames that have come, so many in this turn of the loop."""
+        lagged, self._lagging = self._lagging, False
+        try:
+            self._unread = self._take_frames(self._unread)
+        except ConnectionFault as fault:
+            self._unread = b""
+            if not self._transport.is_closing():
+                self._fail(fault.code, str(fault))
+            return
+        if self._lagging and not lagged:
+            self._transport.pause_reading()
+        elif lagged and not self._lagging:
+            self._transport.resume_reading()
+
+    def _take_frames(self, data: bytes) -> bytes:
+        """Take frames; give what is left."""
+        at, size = 0, len(data)
+        if not self._greeted:
+            if not data.startswith(frames.PREFACE[:size]):
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "this is no HTTP/2")
+            if size < len(frames.PREFACE):
+                return data
+            at = len(frames.PREFACE)
+            self._greeted = True
+        for _ in range(FRAMES_A_TURN):
+            if size - at < HEADER.size:
+                return data[at:]
+            word, flags, stream = HEADER.unpack_from(data, at)
+            kind, start = word & 0xFF, at + HEADER.size
+            end = start + (word >> 8)
+            if word >> 8 > frames.FRAME_LIMIT:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame of {word >> 8} bytes")
+            if end > size:
+                return data[at:]
+            if self._block and kind != frames.CONTINUATION:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "headers are not continued")
+            if kind < len(self._take):
+                self._take[kind](flags, stream & frames.STREAM_LIMIT, data[start:end])
+            at = end
+        self._lagging = True
+        self.loop.call_soon(self._go_on)
+        return data[at:]
+
+    def _ignore(self, _flags: int, _stream: int, _payload: bytes) -> None:
+        """Priorities, and a client's goodbye, change nothing."""
+
+    def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
+        size = len(payload)
+        self._window -= size
+        if self._window < 0:
+            raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more data than the window of the connection")
+        if flags & frames.PADDED:
+            payload = frames.unpadded(flags, payload)
+        call = self._calls.get(stream)
+        if call:
+            call.take(payload, size, ended=bool(flags & END_STREAM))
+        elif stream > self._latest or not stream & 1:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "data of a stream that never began")
+        else:
+            self.give_back(size)
+
+    def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        block = frames.unpadded(flags, payload)
+        if flags & frames.PRIORITISED:
+            block = block[5:]
+        if flags & END_HEADERS:
+            self._begin(stream, block, ended=bool(flags & END_STREAM))
+        else:
+            self._block = (stream, flags, block)
+
+    def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        if not self._block or self._block[0] != stream:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "there are no headers to continue")
+        _, first, block = self._block
+        block += payload
+        if len(block) > BLOCK_BYTES_LIMIT or (len(payload) < LEAST_BLOCK_BYTES and not flags & END_HEADERS):
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "headers that do not end")
+        self._block = None if flags & END_HEADERS else (stream, first, block)
+        if flags & END_HEADERS:
+            self._begin(stream, block, ended=bool(first & END_STREAM))
+
+    def _begin(self, stream: int, block: bytes, *, ended: bool) -> None:
+        """Begin a call, or end the requests of one."""
+        head = self._reader.read(block)
+        if not stream & 1:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, f"a client's stream has the number {stream}")
+        if stream <= self._latest:
+            call = self._calls.get(stream)
+            if call and ended:
+                call.take(b"", 0, ended=True)
+            return
+        if self._left:
+            return
+        self._latest = stream
+        if len(self._calls) >= self.limits.streams:
+            self.reset(stream, frames.REFUSED_STREAM)
+            return
+        method = self._server.methods.get(head.path)
+        refusal = self._refusal(head)
+        if method is None or refusal:
+            self._refuse(stream, refusal or headers.UNKNOWN, ended=ended)
+            return
+        self._server.calls += 1
+        call = self._calls[stream] = Call(self, stream, method, head, self._initial_room)
+        if ended:
+            call.take(b"", 0, ended=True)
+
+    def _refusal(self, head: headers.Head) -> bytes:
+        """Give the answer to a call that is not even begun; empty where there is nothing against it."""
+        if not head.content_type.startswith(headers.CONTENT_TYPE):
+            return headers.NOT_GRPC
+        if head.bytes > self.limits.metadata_bytes:
+            return headers.refusal(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"metadata of {head.bytes} bytes exceed the limit of {self.limits.metadata_bytes}",
+            )
+        if not head.sound:
+            return headers.refusal(grpc.StatusCode.INVALID_ARGUMENT, "the headers are not those of a call")
+        if head.encoding != headers.IDENTITY and head.encoding not in ENCODINGS:
+            return headers.refusal(grpc.StatusCode.UNIMPLEMENTED, "messages may be compressed by gzip or deflate")
+        if self._server.calls >= self.limits.calls:
+            return headers.refusal(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self.limits.calls} calls are under way, the limit"
+            )
+        return b""
+
+    def _refuse(self, stream: int, block: bytes, *, ended: bool) -> None:
+        self.send_headers(stream, block, END_HEADERS | END_STREAM)
+        if not ended:
+            self.reset(stream, frames.NO_ERROR)
+
+    def _take_reset(self, _: int, stream: int, payload: bytes) -> None:
+        frames.number(payload)
+        if stream > self._latest or not stream:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "the end of a stream that never began")
+        call = self._calls.get(stream)
+        if call:
+            call.cut()
+
+    def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) % frames.SETTING.size:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "settings that are none")
+        if flags & frames.ACK:
+            return
+        for identifier, value in frames.SETTING.iter_unpack(payload):
+            if identifier == frames.INITIAL_WINDOW_SIZE:
+                if value > frames.WINDOW_LIMIT:
+                    raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
+                more, self._initial_room = value - self._initial_room, value
+                for call in list(self._calls.values()):
+                    call.grow(more)
+            elif identifier == frames.HEADER_TABLE_SIZE and value < frames.HEADER_TABLE_BYTES:
+                # That nothing is in it is to be said once more.
+                self.shrunk = headers.NO_TABLE
+            elif identifier == frames.MAX_FRAME_SIZE:
+                if not frames.FRAME_LIMIT <= value <= frames.LONGEST_FRAME:
+                    raise ConnectionFault(frames.PROTOCOL_ERROR, "a limit of frames outside of the standard's")
+                self.frame_limit = value
+        self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
+
+    def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
+        raise ConnectionFault(frames.PROTOCOL_ERROR, "clients push nothing")
+
+    def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) != len(ALIVE):
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a ping that is none")
+        if flags & frames.ACK:
+            if payload == FAREWELL and self._leaving:
+                self._leave_now("")
+            elif payload == ALIVE:
+                self._asked = None
+            return
+        if self._heard - self._pinged < self.limits.ping_interval_seconds:
+            self._strikes += 1
+            if self._strikes > self.limits.ping_strikes:
+                raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too_many_pings")
+        self._pinged = self._heard
+        self.control(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def _take_window(self, _: int, stream: int, payload: bytes) -> None:
+        more = frames.number(payload) & frames.WINDOW_LIMIT
+        if stream:
+            call = self._calls.get(stream)
+            if call:
+                call.grow(more)
+            return
+        self.room += more
+        if self.room > frames.WINDOW_LIMIT:
+            raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
+        for call in list(self._calls.values()):
+            call.pump()
+
+    # Patience.
+
+    def _look(self) -> None:
+        """See whether the client is there, and has anything to do here."""
+        now, limits = self.loop.time(), self.limits
+        if not self._greeted:
+            self._transport.abort()
+            return
+        if limits.age_seconds is not None and now >= self._opened + limits.age_seconds:
+            self.leave("connection age")
+            if now >= self._opened + limits.age_seconds + limits.age_grace_seconds:
+                self.cut()
+        if not self._calls:
+            due = self._idle + limits.idle_seconds
+            if now >= due:
+                self._fail(frames.NO_ERROR, "connection idle")
+                return
+        elif self._asked is not None:
+            due = self._asked + limits.ping_timeout_seconds
+            if now >= due:
+                self._fail(frames.NO_ERROR, "ping_timeout")
+                return
+        else:
+            due = self._heard + limits.keepalive_seconds
+            if now >= due:
+                self._asked = now
+                self.control(frames.frame(frames.PING, 0, 0, ALIVE))
+                due = now + limits.ping_timeout_seconds
+        wait = min(due - now, limits.keepalive_seconds)
+        self._timer = self.loop.call_later(max(wait, LEAST_LOOK_SECONDS), self._look)

@@ -1,0 +1,58 @@
+"""Frames of HTTP/2: their layout, types, flags, settings and errors (RFC 9113)."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# Types.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+# Flags: ACK is that of SETTINGS and PING.
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
+# Settings.
+HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 1, 3, 4, 5, 6
+# Errors.
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0, 1, 3, 5, 6
+REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 7, 8, 9, 11
+# What a peer may send before it is told more, in bytes, and the most that a window may ever be.
+INITIAL_WINDOW, WINDOW_LIMIT = 65_535, (1 << 31) - 1
+# The longest payload of a frame where nothing else was agreed upon, and the longest that can be.
+FRAME_LIMIT, LONGEST_FRAME = 16_384, (1 << 24) - 1
+HEADER_TABLE_BYTES = 4096
+STREAM_LIMIT = (1 << 31) - 1
+
+# Length in 24 bits and type in 8, flags, number of the stream.
+HEADER = Struct(">IBI")
+SETTING = Struct(">HI")
+NUMBER = Struct(">I")
+GOODBYE = Struct(">II")
+
+
+class ConnectionFault(Exception):
+    """The peer broke the protocol or a limit, and the connection ends: the code of an error, and a reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Write a frame."""
+    return HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
+
+
+def unpadded(flags: int, payload: bytes) -> bytes:
+    """Give what a frame of data or headers holds without its padding. Raises `ConnectionFault`."""
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def number(payload: bytes) -> int:
+    """Read the one number of 31 or 32 bits that is all of a frame. Raises `ConnectionFault`."""
+    if len(payload) != NUMBER.size:
+        raise ConnectionFault(FRAME_SIZE_ERROR, f"{len(payload)} bytes where there must be {NUMBER.size}")
+    value: int = NUMBER.unpack(payload)[0]
+    return value

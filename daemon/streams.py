@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from daemon.errors import Draining
-from daemon.http2.call import Call, ClientGone
+from daemon.http2.call import ClientGone
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 # How many requests of one stream are served at the same time; further ones wait in the transport.
 CONCURRENCY = 64
+
+
+class Call(Protocol):
+    """What is needed of a stream's call."""
+
+    async def write(self, reply: Any) -> None:
+        """Send a reply, in one piece. Raises `ClientGone`."""
 
 
 class Streams:

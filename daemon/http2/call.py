@@ -153,6 +153,10 @@ class Call:
 
     def take(self, data: bytes, size: int, *, ended: bool) -> None:
         """Take the data of a frame that was `size` bytes long with its padding."""
+        if self._finish is not None:
+            # The call is to end, and nobody reads it.
+            self._connection.give_back(size)
+            return
         self._room -= size
         if self._ended or self._room < 0:
             self._connection.reset(self.stream, frames.STREAM_CLOSED if self._ended else frames.FLOW_CONTROL_ERROR)
@@ -181,7 +185,7 @@ class Call:
     def pump(self) -> None:
         """Send what there is room for."""
         connection = self._connection
-        while self._outbox:
+        while self._outbox and not connection.choked:
             size = min(len(self._outbox), self.room, connection.room, connection.frame_limit)
             if size <= 0:
                 return
@@ -189,6 +193,8 @@ class Call:
             del self._outbox[:size]
             self.room -= size
             connection.room -= size
+        if self._outbox:
+            return
         if self._finish is not None:
             self._close(self._finish)
         self.wake()
@@ -225,6 +231,12 @@ class Call:
         method = self._method
         try:
             reply = await method.answer(self if method.many_requests else await self._only(), self)
+            if self._refused:
+                raise self._refused
+            if reply is None:
+                self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
+            else:
+                self._reply(method.serialise(reply))
         except Refused as refused:
             self.end(refused.code, refused.details, refused.metadata)
         except asyncio.CancelledError:
@@ -232,13 +244,6 @@ class Call:
         except Exception:
             log.exception("a method failed")
             self.end(grpc.StatusCode.INTERNAL, "the daemon has failed; its log tells why")
-        else:
-            if self._refused:
-                self.end(self._refused.code, self._refused.details, self._refused.metadata)
-            elif reply is None:
-                self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
-            else:
-                self._reply(method.serialise(reply))
 
     async def _only(self) -> Any:
         """Give the one request of a call that has ended its requests."""
@@ -311,7 +316,7 @@ class Call:
         if self.over:
             return
         room = min(self.room, connection.room, connection.frame_limit)
-        if self._trailing or not self._ended or connection.shrunk or size > room:
+        if self._trailing or not self._ended or connection.choked or connection.shrunk or size > room:
             self._send(message)
             self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
             return

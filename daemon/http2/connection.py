@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -12,6 +11,7 @@ import structlog
 from daemon.http2 import frames, headers
 from daemon.http2.call import ENCODINGS, Call
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, ConnectionFault
+from daemon.http2.patience import ALIVE, Patience
 from daemon.http2.peers import identities, peer
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ BLOCK_BYTES_LIMIT, LEAST_BLOCK_BYTES = 1 << 16, 64
 UNREAD_BYTES_LIMIT = 1 << 20
 # How long a client has to say that it knows of the end.
 FAREWELL_SECONDS = 1.0
-FAREWELL, ALIVE = b"farewell", b"are you?"
-LEAST_LOOK_SECONDS = 0.01
+FAREWELL = b"farewell"
+PING_BYTES = 8
 
 log = structlog.get_logger()
 
@@ -39,6 +39,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = server.limits
+        # Whether the client has said that it speaks HTTP/2.
+        self.greeted = False
         self.peer = ""
         self.identities: list[bytes] | None = None
         # Bytes that the client takes on all calls and in a frame; whether it reads too slowly.
@@ -52,19 +54,16 @@ class Connection(asyncio.Protocol):
         self._latest = 0
         self._reader = headers.HeadReader()
         self._unread = b""
-        self._greeted = self._lagging = False
+        self._lagging = False
         # What the client takes of each call.
         self._initial_room = frames.INITIAL_WINDOW
         # Its window, and what of it is to be given back.
         self._window, self._owed = WINDOW, 0
         # A block of headers that goes on in further frames: stream, flags and what there is of it.
         self._block: tuple[int, int, bytes] | None = None
-        self._strikes, self._pinged = 0, -math.inf
-        self._opened = self._heard = self._idle = self.loop.time()
-        self._asked: float | None = None
         # It takes no more calls; and those that it took are the last.
         self._leaving = self._left = False
-        self._timer = self.loop.call_later(self.limits.handshake_seconds, self._look)
+        self._patience = Patience(self, self.limits, self.loop)
         self._take = (
             self._take_data, self._take_headers, self._ignore, self._take_reset, self._take_settings, self._take_push,
             self._take_ping, self._ignore, self._take_window, self._take_continuation,
@@ -88,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        self._heard = self.loop.time()
+        self._patience.heard = self.loop.time()
         self._unread = self._unread + data if self._unread else data
         if not self._lagging:
             self._go_on()
@@ -101,22 +100,27 @@ class Connection(asyncio.Protocol):
         """The client has caught up."""
         self.choked = False
         for call in list(self._calls.values()):
-            call.wake()
+            call.pump()
 
     def connection_lost(self, _: Exception | None) -> None:
         """End its calls."""
-        self._timer.cancel()
         self._left = True
         for call in list(self._calls.values()):
             call.cut()
+        self._patience.end()
         self._server.lost(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls)
 
     # What calls use.
 
     def send(self, data: bytes | bytearray) -> None:
         """Send frames of a call."""
-        self._strikes = 0
-        self._transport.write(data)
+        self._patience.strikes = 0
+        self.control(data)
 
     def send_headers(self, stream: int, block: bytes, flags: int) -> None:
         """Send a block of headers."""
@@ -141,9 +145,9 @@ class Connection(asyncio.Protocol):
         self._calls.pop(call.stream, None)
         self._server.calls -= 1
         if not self._calls:
-            self._idle = self.loop.time()
+            self._patience.idle = self.loop.time()
             if self._left:
-                self._transport.close()
+                self._close()
 
     # What the server tells.
 
@@ -167,23 +171,28 @@ class Connection(asyncio.Protocol):
         self._left = True
         self._goodbye(self._latest, frames.NO_ERROR, reason)
         if not self._calls:
-            self._transport.close()
+            self._close()
 
-    def _fail(self, code: int, reason: str) -> None:
-        """End the connection at once, and say why."""
+    def fail(self, code: int, reason: str) -> None:
+        """End it at once, and say why."""
         self._left = True
         self._goodbye(self._latest, code, reason)
-        self._transport.close()
         for call in list(self._calls.values()):
             call.cut()
+        self._close()
+
+    def _close(self) -> None:
+        """Close when the client has read what was sent, or soon."""
+        self._transport.close()
+        self.loop.call_later(FAREWELL_SECONDS, self._transport.abort)
 
     def _goodbye(self, latest: int, code: int, reason: str) -> None:
         self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOODBYE.pack(latest, code) + reason.encode()))
 
-    def control(self, data: bytes) -> None:
+    def control(self, data: bytes | bytearray) -> None:
         """Send what is no answer. A client that makes us keep too much of it, because it reads nothing, is cut off."""
         if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
-            self._transport.abort()
+            self.cut()
         else:
             self._transport.write(data)
 
@@ -192,12 +201,13 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Take the frames that have come, so many in this turn of the loop."""
         lagged, self._lagging = self._lagging, False
+        if self._transport.is_closing():
+            self._unread = b""
+            return
         try:
             self._unread = self._take_frames(self._unread)
         except ConnectionFault as fault:
-            self._unread = b""
-            if not self._transport.is_closing():
-                self._fail(fault.code, str(fault))
+            self.fail(fault.code, str(fault))
             return
         if self._lagging and not lagged:
             self._transport.pause_reading()
@@ -207,13 +217,13 @@ class Connection(asyncio.Protocol):
     def _take_frames(self, data: bytes) -> bytes:
         """Take frames; give what is left."""
         at, size = 0, len(data)
-        if not self._greeted:
+        if not self.greeted:
             if not data.startswith(frames.PREFACE[:size]):
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "this is no HTTP/2")
             if size < len(frames.PREFACE):
                 return data
             at = len(frames.PREFACE)
-            self._greeted = True
+            self.greeted = True
         for _ in range(FRAMES_A_TURN):
             if size - at < HEADER.size:
                 return data[at:]
@@ -246,7 +256,7 @@ class Connection(asyncio.Protocol):
         call = self._calls.get(stream)
         if call:
             call.take(payload, size, ended=bool(flags & END_STREAM))
-        elif stream > self._latest or not stream & 1:
+        elif (stream > self._latest and not self._left) or not stream & 1:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "data of a stream that never began")
         else:
             self.give_back(size)
@@ -323,7 +333,7 @@ class Connection(asyncio.Protocol):
 
     def _take_reset(self, _: int, stream: int, payload: bytes) -> None:
         frames.number(payload)
-        if stream > self._latest or not stream:
+        if (stream > self._latest and not self._left) or not stream:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "the end of a stream that never began")
         call = self._calls.get(stream)
         if call:
@@ -354,19 +364,15 @@ class Connection(asyncio.Protocol):
         raise ConnectionFault(frames.PROTOCOL_ERROR, "clients push nothing")
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream or len(payload) != len(ALIVE):
+        if stream or len(payload) != PING_BYTES:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a ping that is none")
         if flags & frames.ACK:
             if payload == FAREWELL and self._leaving:
                 self._leave_now("")
             elif payload == ALIVE:
-                self._asked = None
+                self._patience.asked = None
             return
-        if self._heard - self._pinged < self.limits.ping_interval_seconds:
-            self._strikes += 1
-            if self._strikes > self.limits.ping_strikes:
-                raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "too_many_pings")
-        self._pinged = self._heard
+        self._patience.pinged()
         self.control(frames.frame(frames.PING, frames.ACK, 0, payload))
 
     def _take_window(self, _: int, stream: int, payload: bytes) -> None:
@@ -381,34 +387,3 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
         for call in list(self._calls.values()):
             call.pump()
-
-    # Patience.
-
-    def _look(self) -> None:
-        """See whether the client is there, and has anything to do here."""
-        now, limits = self.loop.time(), self.limits
-        if not self._greeted:
-            self._transport.abort()
-            return
-        if limits.age_seconds is not None and now >= self._opened + limits.age_seconds:
-            self.leave("connection age")
-            if now >= self._opened + limits.age_seconds + limits.age_grace_seconds:
-                self.cut()
-        if not self._calls:
-            due = self._idle + limits.idle_seconds
-            if now >= due:
-                self._fail(frames.NO_ERROR, "connection idle")
-                return
-        elif self._asked is not None:
-            due = self._asked + limits.ping_timeout_seconds
-            if now >= due:
-                self._fail(frames.NO_ERROR, "ping_timeout")
-                return
-        else:
-            due = self._heard + limits.keepalive_seconds
-            if now >= due:
-                self._asked = now
-                self.control(frames.frame(frames.PING, 0, 0, ALIVE))
-                due = now + limits.ping_timeout_seconds
-        wait = min(due - now, limits.keepalive_seconds)
-        self._timer = self.loop.call_later(max(wait, LEAST_LOOK_SECONDS), self._look)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import grpc
-from hpack import Decoder, HPACKError
+from hpack import Decoder, HPACKError, OversizedHeaderListError
 
 from daemon.http2.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
 
@@ -63,9 +63,10 @@ class HeadReader:
     def _read(self, block: bytes) -> Head:
         try:
             fields = self._decoder.decode(block, raw=True)
-        except HPACKError as error:
-            code = ENHANCE_YOUR_CALM if "exceed" in str(error) else COMPRESSION_ERROR
-            raise ConnectionFault(code, "headers cannot be read") from None
+        except OversizedHeaderListError:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "headers that unpack to too much") from None
+        except HPACKError:
+            raise ConnectionFault(COMPRESSION_ERROR, "headers cannot be read") from None
         head = _head(fields)
         if block.translate(None, INDICES):
             # It may have moved the entries of the table.

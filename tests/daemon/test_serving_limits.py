@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from daemon.listener import LIMITS
+from daemon.http2.limits import Limits
 from tests.daemon.frames import GOAWAY, PING, PREFACE, SETTINGS, converse, frame
 from tests.daemon.refusals import INSIDE
 from tests.daemon.serving import CALL_SECONDS, Daemon
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LIMIT = dict(LIMITS)
+LIMITS = Limits(message_bytes=8 << 20)
 MAX_CONCURRENT_STREAMS = 3
 
 
@@ -34,7 +34,7 @@ def _serves_on(daemon: Daemon, image: NDArray[np.uint8]) -> Iterator[None]:
 
 def test_streams_of_a_connection(daemon: Daemon) -> None:
     """The daemon says how many streams a connection may have at a time."""
-    setting = struct.pack(">HI", MAX_CONCURRENT_STREAMS, LIMIT["grpc.max_concurrent_streams"])
+    setting = struct.pack(">HI", MAX_CONCURRENT_STREAMS, LIMITS.streams)
     said = converse(daemon.places.port, PREFACE + frame(SETTINGS, 0, 0, b""), setting, CALL_SECONDS)
     assert setting in said
 
@@ -58,13 +58,12 @@ def test_flood_of_pings(daemon: Daemon) -> None:
 def test_long_metadata(daemon: Daemon) -> None:
     """Metadata beyond the limit are refused before any method is called."""
     live = daemon.inference_channel.unary_unary("/inference.GRPCInferenceService/ServerLive", bytes, bytes)
-    most = LIMIT["grpc.absolute_max_metadata_size"]
     with pytest.raises(grpc.RpcError) as caught:
-        live(b"", timeout=CALL_SECONDS, metadata=(("a", "x" * most),))
+        live(b"", timeout=CALL_SECONDS, metadata=(("a", "x" * LIMITS.metadata_bytes),))
     assert isinstance(caught.value, grpc.Call)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert not INSIDE.search(caught.value.details() or "")
-    assert live(b"", timeout=CALL_SECONDS, metadata=(("a", "x" * (LIMIT["grpc.max_metadata_size"] // 2)),))
+    assert live(b"", timeout=CALL_SECONDS, metadata=(("a", "x" * (LIMITS.metadata_bytes // 2)),))
 
 
 def test_compressed_beyond_the_limit(daemon: Daemon) -> None:
@@ -74,7 +73,7 @@ def test_compressed_beyond_the_limit(daemon: Daemon) -> None:
         infer(bytes(64 << 20), timeout=CALL_SECONDS, compression=grpc.Compression.Gzip)
     assert isinstance(caught.value, grpc.Call)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert caught.value.details() == "Decompressed message larger than max"
+    assert caught.value.details() == f"a message unpacks to more than the limit of {LIMITS.message_bytes} bytes"
 
 
 def test_connections_beyond_the_limit(daemon: Daemon) -> None:
@@ -82,7 +81,6 @@ def test_connections_beyond_the_limit(daemon: Daemon) -> None:
     with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", daemon.places.port)
         silent = [
-            stack.enter_context(socket.create_connection(address, CALL_SECONDS))
-            for _ in range(LIMIT["grpc.max_allowed_incoming_connections"] + 8)
+            stack.enter_context(socket.create_connection(address, CALL_SECONDS)) for _ in range(LIMITS.connections + 8)
         ]
         assert silent[-1].recv(1) == b""

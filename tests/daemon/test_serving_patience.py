@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from daemon.listener import CALLS_LIMIT, LIMITS
+from daemon.http2.limits import Limits
 from protos import jouled_pb2 as pb
 from protos.jouled_pb2_grpc import ClassifierStub
 from tests.daemon.conftest import ROOMY
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHIP = '[device.loihi-sim]\ndriver = "loihi-sim"\n'
 ACKNOWLEDGED = 1
 FRAME_HEADER_BYTES = 9
-STREAMS = dict(LIMITS)["grpc.max_concurrent_streams"]
+LIMITS = Limits(message_bytes=8 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def test_silent_and_there(hasty: Daemon) -> None:
 async def _fill(address: str, image: NDArray[np.uint8], operator: Daemon) -> list[str]:
     """Begin as many calls at once as there may be; give how one more ends, and one after some have ended."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(address, options) for _ in range(CALLS_LIMIT // STREAMS + 1)]
-    calls = [ClassifierStub(channels[index // STREAMS]).ClassifyStream() for index in range(CALLS_LIMIT)]
+    channels = [grpc.aio.insecure_channel(address, options) for _ in range(LIMITS.calls // LIMITS.streams + 1)]
+    calls = [ClassifierStub(channels[index // LIMITS.streams]).ClassifyStream() for index in range(LIMITS.calls)]
     for call in calls:
         await call.write(digit_request(image))
     for call in calls:
@@ -99,7 +99,7 @@ async def _fill(address: str, image: NDArray[np.uint8], operator: Daemon) -> lis
         except grpc.aio.AioRpcError as error:
             ends.append(error.code().name)
             assert operator.control.Status(pb.StatusRequest(), timeout=CALL_SECONDS).policy == "roomy"
-            for call in calls[:STREAMS]:
+            for call in calls[: LIMITS.streams]:
                 await call.done_writing()
                 assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
     await asyncio.gather(*(channel.close(None) for channel in channels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +23,24 @@ CHIP = '[device.loihi-sim]\ndriver = "loihi-sim"\n'
 
 
 def _fail(daemon: Daemon, image: NDArray[np.uint8]) -> str:
-    """Let the server fail as it takes the next call, which is answered all the same."""
+    """Let the server fail as it takes the next connection; a call on another one is answered all the same."""
     daemon.process.send_signal(signal.SIGUSR1)
-    assert daemon.classify(image).labels[0].name == "0"
-    return "a server ended: RuntimeError('a fault of the tests')"
+    with socket.create_connection(("127.0.0.1", daemon.places.port), CALL_SECONDS):
+        assert daemon.classify(image).labels[0].name == "0"
+    return "a server ended: a fault of the tests"
 
 
 def _fail_of_the_operator(daemon: Daemon, _: NDArray[np.uint8]) -> str:
     daemon.process.send_signal(signal.SIGUSR1)
-    assert daemon.status().policy == "roomy"
-    return "a server ended: RuntimeError('a fault of the tests')"
+    with socket.socket(socket.AF_UNIX) as operator:
+        operator.connect(str(daemon.places.runtime / "control" / "control.sock"))
+        assert daemon.status().policy == "roomy"
+    return "a server ended: a fault of the tests"
 
 
 def _shut(daemon: Daemon, _: NDArray[np.uint8]) -> str:
     daemon.process.send_signal(signal.SIGUSR2)
-    return "127.0.0.1:"
+    return f"a server ended: 127.0.0.1:{daemon.places.port}: "
 
 
 def _remove(daemon: Daemon, _: NDArray[np.uint8]) -> str:

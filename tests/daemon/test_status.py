@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -24,7 +23,7 @@ from daemon.errors import (
     RequestError,
     Unavailable,
 )
-from daemon.status import CODES, DETAILS_KEY, abort
+from daemon.status import CODES, DETAILS_KEY, refused
 
 if TYPE_CHECKING:
     from google.protobuf import any_pb2
@@ -32,29 +31,12 @@ if TYPE_CHECKING:
 Code = grpc.StatusCode
 
 
-class _Aborted(Exception):
-    """The end of a call."""
-
-
-class _Call:
-    """A call that remembers how it was ended."""
-
-    async def abort(
-        self, code: grpc.StatusCode, details: str, trailing_metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> NoReturn:
-        """End the call."""
-        self.code, self.details, self.trailers = code, details, dict(trailing_metadata)
-        raise _Aborted
-
-
 def _end(error: RequestError) -> tuple[grpc.StatusCode, list[any_pb2.Any]]:
     """End a call with an error and give its code and details, which agree with its message."""
-    call = _Call()
-    with pytest.raises(_Aborted):
-        asyncio.run(abort(call, error))
-    status = status_pb2.Status.FromString(call.trailers[DETAILS_KEY])
-    assert (status.code, status.message, call.details) == (call.code.value[0], str(error), str(error))
-    return call.code, list(status.details)
+    end = refused(error)
+    status = status_pb2.Status.FromString(dict(end.metadata)[DETAILS_KEY])
+    assert (status.code, status.message, end.details) == (end.code.value[0], str(error), str(error))
+    return end.code, list(status.details)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
-from daemon.grpc_core import ClientGone
+from daemon.errors import Draining
+from daemon.http2.call import ClientGone
 from daemon.streams import CONCURRENCY, Streams
 from tests.daemon.conftest import ROOMY
 from tests.daemon.serving import configuration, digit_request
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from tests.daemon.conftest import StartDaemon
 
 
-class _Ended(Exception):
-    """A call was ended with a status."""
-
-
 class _Call:
     """The server's end of a call: what was written, and the status it was aborted with."""
 
@@ -38,12 +35,8 @@ class _Call:
     async def write(self, reply: int) -> None:
         """Take a reply, as long as there is a client."""
         if self.gone:
-            raise ClientGone("execute_batch", ())
+            raise ClientGone
         self.written.append(reply)
-
-    async def abort(self, code: grpc.StatusCode, _details: str, _metadata: Any) -> NoReturn:
-        """End the call."""
-        raise _Ended(code)
 
 
 class _Client:
@@ -105,11 +98,10 @@ def test_what_is_under_way_is_answered_and_nothing_after_it() -> None:
             await asyncio.sleep(0)
         assert not serving.done()
         ready.set()
-        with pytest.raises(_Ended) as ended:
+        with pytest.raises(Draining):
             await serving
-        assert ended.value.args == (grpc.StatusCode.UNAVAILABLE,)
         assert sorted(call.written) == [-2, -1]
-        with pytest.raises(_Ended):
+        with pytest.raises(Draining):
             await streams.answer_each(aiter(client), outcome, call)
 
     asyncio.run(scenario())

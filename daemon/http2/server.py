@@ -43,6 +43,7 @@ class Server:
         self._listening: list[tuple[socket.socket, ssl.SSLContext | None]] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connecting: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -104,6 +105,7 @@ class Server:
             task.cancel()
         for listening, _ in self._listening:
             listening.close()
+        self._stopping = True
         for connection in list(self._connections):
             connection.leave(ENDING)
         try:
@@ -161,3 +163,5 @@ class Server:
             self._leave()
         else:
             self._connections.add(connection)
+            if self._stopping:
+                connection.leave(ENDING)

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._reader = headers.HeadReader()
         self._unread = b""
         self._lagging = False
+        self._out: list[bytes | bytearray] = []
         # What the client takes of each call.
         self._initial_room = frames.INITIAL_WINDOW
         # Its window, and what of it is to be given back.
@@ -183,6 +184,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close when the client has read what was sent, or soon."""
+        self._flush()
         self._transport.close()
         self.loop.call_later(FAREWELL_SECONDS, self._transport.abort)
 
@@ -190,11 +192,20 @@ class Connection(asyncio.Protocol):
         self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOODBYE.pack(latest, code) + reason.encode()))
 
     def control(self, data: bytes | bytearray) -> None:
-        """Send what is no answer. A client that makes us keep too much of it, because it reads nothing, is cut off."""
+        """Send what is no answer of a call."""
+        if not self._out:
+            self.loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        """Send what was gathered in this turn of the loop. A client for which too much is kept unread is cut off."""
+        if not self._out:
+            return
         if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
             self.cut()
         else:
-            self._transport.write(data)
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
 
     # Frames.
 

@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             frames.frame(frames.SETTINGS, 0, 0, payload) + frames.frame(frames.WINDOW_UPDATE, 0, 0, more)
         )
+        self._server.met(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""

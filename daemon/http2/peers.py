@@ -15,7 +15,8 @@ def peer(transport: asyncio.Transport) -> str:
     family = FAMILIES.get(transport.get_extra_info("socket").family)
     if family is None:
         return "unix:"
-    host, port = transport.get_extra_info("peername")[:2]
+    # Whoever has reset the connection by now is nowhere.
+    host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
     return f"{family}:{host}:{port}" if family == "ipv4" else f"{family}:[{host}]:{port}"
 
 

@@ -116,6 +116,12 @@ class Server:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSE_SECONDS)
 
+    def met(self, connection: Connection) -> None:
+        """Keep a connection that has begun."""
+        self._connections.add(connection)
+        if self._stopping:
+            connection.leave(ENDING)
+
     def lost(self, connection: Connection) -> None:
         """Let go of a connection that is over."""
         self._connections.discard(connection)
@@ -153,7 +159,7 @@ class Server:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         patience = self.limits.handshake_seconds if tls else None
         try:
-            _, connection = await loop.connect_accepted_socket(
+            await loop.connect_accepted_socket(
                 lambda: Connection(self), client, ssl=tls, ssl_handshake_timeout=patience
             )
         except OSError as error:
@@ -161,7 +167,3 @@ class Server:
             log.info("connection refused", reason=str(error))
             client.close()
             self._leave()
-        else:
-            self._connections.add(connection)
-            if self._stopping:
-                connection.leave(ENDING)

@@ -28,7 +28,6 @@ UNREAD_BYTES_LIMIT = 1 << 20
 # How long a client has to say that it knows of the end.
 FAREWELL_SECONDS = 1.0
 FAREWELL = b"farewell"
-PING_BYTES = 8
 
 log = structlog.get_logger()
 
@@ -66,8 +65,8 @@ class Connection(asyncio.Protocol):
         self._leaving = self._left = False
         self._patience = Patience(self, self.limits, self.loop)
         self._take = (
-            self._take_data, self._take_headers, self._ignore, self._take_reset, self._take_settings, self._take_push,
-            self._take_ping, self._ignore, self._take_window, self._take_continuation,
+            self._take_data, self._take_headers, self._take_priority, self._take_reset, self._take_settings,
+            self._take_push, self._take_ping, self._take_goodbye, self._take_window, self._take_continuation,
         )  # fmt: skip
 
     # What the event loop tells.
@@ -230,11 +229,9 @@ class Connection(asyncio.Protocol):
         """Take frames; give what is left."""
         at, size = 0, len(data)
         if not self.greeted:
-            if not data.startswith(frames.PREFACE[:size]):
-                raise ConnectionFault(frames.PROTOCOL_ERROR, "this is no HTTP/2")
-            if size < len(frames.PREFACE):
+            at = frames.greeting(data)
+            if not at:
                 return data
-            at = len(frames.PREFACE)
             self.greeted = True
         for _ in range(FRAMES_A_TURN):
             if size - at < HEADER.size:
@@ -255,8 +252,17 @@ class Connection(asyncio.Protocol):
         self.loop.call_soon(self._go_on)
         return data[at:]
 
-    def _ignore(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        """Priorities, and a client's goodbye, change nothing."""
+    def _take_priority(self, _: int, stream: int, payload: bytes) -> None:
+        """Nothing is to be done before other things."""
+        frames.expect(stream, len(payload), frames.PRIORITY_BYTES, connection=False)
+
+    def _take_goodbye(self, _: int, stream: int, payload: bytes) -> None:
+        """A client that makes no further call hangs up by itself."""
+        frames.expect(stream, min(len(payload), frames.GOODBYE.size), frames.GOODBYE.size, connection=True)
+
+    def _check_begun(self, stream: int) -> None:
+        if not stream & 1 or (stream > self._latest and not self._left):
+            raise ConnectionFault(frames.PROTOCOL_ERROR, f"a frame of stream {stream}, which never began")
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         size = len(payload)
@@ -268,15 +274,15 @@ class Connection(asyncio.Protocol):
         call = self._calls.get(stream)
         if call:
             call.take(payload, size, ended=bool(flags & END_STREAM))
-        elif (stream > self._latest and not self._left) or not stream & 1:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "data of a stream that never began")
         else:
+            self._check_begun(stream)
             self.give_back(size)
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         block = frames.unpadded(flags, payload)
         if flags & frames.PRIORITISED:
-            block = block[5:]
+            frames.expect(stream, len(block[: frames.PRIORITY_BYTES]), frames.PRIORITY_BYTES, connection=False)
+            block = block[frames.PRIORITY_BYTES :]
         if flags & END_HEADERS:
             self._begin(stream, block, ended=bool(flags & END_STREAM))
         else:
@@ -345,39 +351,33 @@ class Connection(asyncio.Protocol):
 
     def _take_reset(self, _: int, stream: int, payload: bytes) -> None:
         frames.number(payload)
-        if (stream > self._latest and not self._left) or not stream:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "the end of a stream that never began")
+        self._check_begun(stream)
         call = self._calls.get(stream)
         if call:
             call.cut()
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream or len(payload) % frames.SETTING.size:
-            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "settings that are none")
-        if flags & frames.ACK:
+        acknowledged = flags & frames.ACK
+        frames.expect(stream, len(payload) if acknowledged else len(payload) % frames.SETTING.size, 0, connection=True)
+        if acknowledged:
             return
-        for identifier, value in frames.SETTING.iter_unpack(payload):
-            if identifier == frames.INITIAL_WINDOW_SIZE:
-                if value > frames.WINDOW_LIMIT:
-                    raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
-                more, self._initial_room = value - self._initial_room, value
-                for call in list(self._calls.values()):
-                    call.grow(more)
-            elif identifier == frames.HEADER_TABLE_SIZE and value < frames.HEADER_TABLE_BYTES:
-                # That nothing is in it is to be said once more.
-                self.shrunk = headers.NO_TABLE
-            elif identifier == frames.MAX_FRAME_SIZE:
-                if not frames.FRAME_LIMIT <= value <= frames.LONGEST_FRAME:
-                    raise ConnectionFault(frames.PROTOCOL_ERROR, "a limit of frames outside of the standard's")
-                self.frame_limit = value
+        given = frames.settings(payload)
+        if given.get(frames.HEADER_TABLE_SIZE, frames.HEADER_TABLE_BYTES) < frames.HEADER_TABLE_BYTES:
+            # That nothing is in it is to be said once more.
+            self.shrunk = headers.NO_TABLE
+        self.frame_limit = given.get(frames.MAX_FRAME_SIZE, self.frame_limit)
+        initial_room = given.get(frames.INITIAL_WINDOW_SIZE, self._initial_room)
+        more, self._initial_room = initial_room - self._initial_room, initial_room
+        if more:
+            for call in list(self._calls.values()):
+                call.grow(more)
         self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "clients push nothing")
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream or len(payload) != PING_BYTES:
-            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a ping that is none")
+        frames.expect(stream, len(payload), frames.PING_BYTES, connection=True)
         if flags & frames.ACK:
             if payload == FAREWELL and self._leaving:
                 self._leave_now("")
@@ -389,10 +389,14 @@ class Connection(asyncio.Protocol):
 
     def _take_window(self, _: int, stream: int, payload: bytes) -> None:
         more = frames.number(payload) & frames.WINDOW_LIMIT
+        if not more:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "a window that grows by nothing")
         if stream:
             call = self._calls.get(stream)
             if call:
                 call.grow(more)
+            else:
+                self._check_begun(stream)
             return
         self.room += more
         if self.room > frames.WINDOW_LIMIT:

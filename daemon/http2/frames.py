@@ -10,7 +10,8 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 # Flags: ACK is that of SETTINGS and PING.
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
 # Settings.
-HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 1, 3, 4, 5, 6
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
+MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 5, 6
 # Errors.
 NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0, 1, 3, 5, 6
 REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 7, 8, 9, 11
@@ -26,6 +27,14 @@ HEADER = Struct(">IBI")
 SETTING = Struct(">HI")
 NUMBER = Struct(">I")
 GOODBYE = Struct(">II")
+PRIORITY_BYTES, PING_BYTES = 5, 8
+# The least and the greatest value of settings that have them, and the error of one beyond.
+BOUNDS = {
+    ENABLE_PUSH: (0, 1, PROTOCOL_ERROR),
+    INITIAL_WINDOW_SIZE: (0, WINDOW_LIMIT, FLOW_CONTROL_ERROR),
+    MAX_FRAME_SIZE: (FRAME_LIMIT, LONGEST_FRAME, PROTOCOL_ERROR),
+}
+UNBOUNDED = (0, (1 << 32) - 1, NO_ERROR)
 
 
 class ConnectionFault(Exception):
@@ -41,11 +50,26 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
+def greeting(data: bytes) -> int:
+    """Tell how long the preface is that a client begins with, 0 while it is not all there. Raises `ConnectionFault`."""
+    end = len(PREFACE)
+    if not data.startswith(PREFACE[: len(data)]):
+        raise ConnectionFault(PROTOCOL_ERROR, "this is no HTTP/2")
+    if len(data) < end + HEADER.size:
+        return 0
+    word, flags, _ = HEADER.unpack_from(data, end)
+    if word & 0xFF != SETTINGS or flags & ACK:
+        raise ConnectionFault(PROTOCOL_ERROR, "this does not begin with settings")
+    return end
+
+
 def unpadded(flags: int, payload: bytes) -> bytes:
     """Give what a frame of data or headers holds without its padding. Raises `ConnectionFault`."""
     if not flags & PADDED:
         return payload
-    if not payload or payload[0] >= len(payload):
+    if not payload:
+        raise ConnectionFault(FRAME_SIZE_ERROR, "no padding where there must be some")
+    if payload[0] >= len(payload):
         raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
     return payload[1 : len(payload) - payload[0]]
 
@@ -56,3 +80,22 @@ def number(payload: bytes) -> int:
         raise ConnectionFault(FRAME_SIZE_ERROR, f"{len(payload)} bytes where there must be {NUMBER.size}")
     value: int = NUMBER.unpack(payload)[0]
     return value
+
+
+def expect(stream: int, size: int, expected: int, *, connection: bool) -> None:
+    """Make sure that a frame is so long, and one of the connection or of a stream. Raises `ConnectionFault`."""
+    if (not stream) is not connection:
+        raise ConnectionFault(PROTOCOL_ERROR, f"a frame on stream {stream}, where it means nothing")
+    if size != expected:
+        raise ConnectionFault(FRAME_SIZE_ERROR, f"{size} bytes where there must be {expected}")
+
+
+def settings(payload: bytes) -> dict[int, int]:
+    """Read settings: of each the last value, of the table's size the least one. Raises `ConnectionFault`."""
+    given: dict[int, int] = {}
+    for identifier, value in SETTING.iter_unpack(payload):
+        least, greatest, error = BOUNDS.get(identifier, UNBOUNDED)
+        if not least <= value <= greatest:
+            raise ConnectionFault(error, f"setting {identifier} is {value}, not within {least} and {greatest}")
+        given[identifier] = min(value, given.get(identifier, value)) if identifier == HEADER_TABLE_SIZE else value
+    return given

@@ -331,7 +331,7 @@ class Call:
     def _send(self, message: bytes) -> None:
         if not self._started:
             self._started = True
-            self._connection.send_headers(self.stream, headers.RESPONSE, END_HEADERS)
+            self._connection.send_headers(self.stream, headers.RESPONSE)
         self._outbox += PREFIX.pack(0, len(message)) + message
         self.pump()
 
@@ -344,7 +344,7 @@ class Call:
             self._close(self._finish)
 
     def _close(self, block: bytes) -> None:
-        self._connection.send_headers(self.stream, block, END_HEADERS | END_STREAM)
+        self._connection.send_headers(self.stream, block, END_STREAM)
         if not self._ended:
             # What it still sends is of no use.
             self._connection.reset(self.stream, frames.NO_ERROR)

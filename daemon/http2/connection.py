@@ -123,9 +123,9 @@ class Connection(asyncio.Protocol):
         self._patience.strikes = 0
         self.control(data)
 
-    def send_headers(self, stream: int, block: bytes, flags: int) -> None:
+    def send_headers(self, stream: int, block: bytes, flags: int = 0) -> None:
         """Send a block of headers."""
-        self.send(frames.frame(frames.HEADERS, flags, stream, self.shrunk + block))
+        self.send(frames.header_frames(flags, stream, self.shrunk + block))
         self.shrunk = b""
 
     def reset(self, stream: int, code: int) -> None:
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
         return b""
 
     def _refuse(self, stream: int, block: bytes, *, ended: bool) -> None:
-        self.send_headers(stream, block, END_HEADERS | END_STREAM)
+        self.send_headers(stream, block, END_STREAM)
         if not ended:
             self.reset(stream, frames.NO_ERROR)
 

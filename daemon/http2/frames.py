@@ -50,6 +50,17 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
+def header_frames(flags: int, stream: int, block: bytes) -> bytes:
+    """Write a block of headers, in several frames where it is too long for one."""
+    if len(block) <= FRAME_LIMIT:
+        return frame(HEADERS, flags | END_HEADERS, stream, block)
+    written = frame(HEADERS, flags, stream, block[:FRAME_LIMIT])
+    for at in range(FRAME_LIMIT, len(block), FRAME_LIMIT):
+        last = at + FRAME_LIMIT >= len(block)
+        written += frame(CONTINUATION, END_HEADERS if last else 0, stream, block[at : at + FRAME_LIMIT])
+    return written
+
+
 def greeting(data: bytes) -> int:
     """Tell how long the preface is that a client begins with, 0 while it is not all there. Raises `ConnectionFault`."""
     end = len(PREFACE)

@@ -33,6 +33,9 @@ NO_TABLE = b"\x20"
 IDENTITY = b"identity"
 # Bytes of a message that stand for themselves; others are given in hexadecimal.
 PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
+BLANK = ord(" ")
+# What is beyond is left out: stock clients give up a call with more than 8 kB of metadata.
+MESSAGE_CHARACTERS = 1000
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -137,7 +140,13 @@ def trailer(code: grpc.StatusCode, message: str, metadata: Metadata = ()) -> byt
 
 
 def _percent_encoded(message: str) -> bytes:
-    return b"".join(bytes((byte,)) if byte in PLAIN else b"%%%02X" % byte for byte in message.encode())
+    """Write a message of a status; a header neither begins nor ends with a blank (RFC 9113)."""
+    raw = message[:MESSAGE_CHARACTERS].encode(errors="replace")
+    last = len(raw) - 1
+    return b"".join(
+        b"%c" % byte if byte in PLAIN and (byte != BLANK or 0 < at < last) else b"%%%02X" % byte
+        for at, byte in enumerate(raw)
+    )
 
 
 # ":status" with the value 200 is the eighth entry of the static table.

@@ -57,6 +57,7 @@ class Rig:
             ("Echo", self._echo, False), ("EchoEach", self._echo_each, True), ("Sum", self._sum, True),
             ("Count", self._count, False), ("Wait", self._wait, False), ("Deaf", self._wait, True),
             ("Fail", self._fail, False), ("Refuse", self._refuse, False),
+            ("Explain", self._explain, False),
         ):  # fmt: skip
             server.methods[f"/t/{name}".encode()] = Method(answer, bytes, bytes, many)
 
@@ -106,6 +107,9 @@ class Rig:
 
     async def _refuse(self, request: bytes, call: Call) -> None:
         await call.abort(grpc.StatusCode.NOT_FOUND, request.decode(), METADATA)
+
+    async def _explain(self, request: bytes, call: Call) -> None:
+        await call.abort(grpc.StatusCode.NOT_FOUND, "", [("details-bin", request)])
 
 
 @contextlib.contextmanager
@@ -189,7 +193,7 @@ class Client:
         self.goodbyes: list[tuple[int, int, bytes]] = []
         self.open = True
         self._decoder = hpack.Decoder()
-        self._unread = b""
+        self._unread = self._block = b""
         self._socket = socket.socket()
         if receive_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -224,7 +228,7 @@ class Client:
     def answer(self, stream: int = 1) -> Answer:
         """Give the answer to a call, once it is complete."""
         answer = self.answers[stream]
-        self.until(lambda: answer.ended or answer.reset is not None)
+        self.until(lambda: (answer.ended and not self._block) or answer.reset is not None)
         return answer
 
     def fault(self) -> int:
@@ -259,9 +263,12 @@ class Client:
     def _note(self, came: Frame) -> None:
         self.frames.append(came)
         answer = self.answers[came.stream]
-        if came.kind == frames.HEADERS:
-            assert came.flags & END_HEADERS
-            answer.blocks.append(dict(self._decoder.decode(came.payload, raw=True)))
+        if came.kind in {frames.HEADERS, frames.CONTINUATION}:
+            self._block += came.payload
+            assert len(came.payload) <= frames.FRAME_LIMIT
+            if came.flags & END_HEADERS:
+                answer.blocks.append(dict(self._decoder.decode(self._block, raw=True)))
+                self._block = b""
         elif came.kind == frames.DATA:
             answer.data += came.payload
         elif came.kind == frames.RST_STREAM:

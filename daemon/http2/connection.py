@@ -63,7 +63,6 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, int, bytes] | None = None
         # It takes no more calls; and those that it took are the last.
         self._leaving = self._left = False
-        self._patience = Patience(self, self.limits, self.loop)
         self._take = (
             self._take_data, self._take_headers, self._take_priority, self._take_reset, self._take_settings,
             self._take_push, self._take_ping, self._take_goodbye, self._take_window, self._take_continuation,
@@ -74,6 +73,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what the client may do."""
         self._transport = cast("asyncio.Transport", transport)
+        self._patience = Patience(self, self.limits, self.loop)
         self.peer, self.identities = peer(self._transport), identities(self._transport)
         settings = (
             (frames.MAX_CONCURRENT_STREAMS, self.limits.streams),

@@ -83,13 +83,12 @@ def test_silent_and_there(hasty: Daemon) -> None:
 
 
 async def _fill(address: str, image: NDArray[np.uint8], operator: Daemon) -> list[str]:
-    """Begin as many calls at once as there may be; give how one more ends, and one after some have ended."""
+    """Begin as many calls as there may be at once; give how one more ends, and one after some have ended."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(address, options) for _ in range(LIMITS.calls // LIMITS.streams + 1)]
     calls = [ClassifierStub(channels[index // LIMITS.streams]).ClassifyStream() for index in range(LIMITS.calls)]
     for call in calls:
         await call.write(digit_request(image))
-    for call in calls:
         assert (await call.read()).reply.labels[0].name == "0"
     ends = []
     for _ in range(2):

@@ -103,7 +103,7 @@ def test_second_daemon_on_the_same_port(start_daemon: StartDaemon, image: NDArra
     first = start_daemon(CONFIG)
     with places(port=first.places.port) as same_port:
         said = refuses_to_start(CONFIG, same_port)
-    assert said == f"jouled: {first.address}: cannot be bound; is another daemon running?"
+    assert said == f"jouled: {first.address}: cannot be bound: Address already in use; is another daemon running?"
     assert_serves(first, image)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Of a message: one byte that says whether it is compressed, four with its length.
 PREFIX = Struct(">BI")
+PACKED = 1
 ENCODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 BEGIN = HEADER.pack
 # All that comes after the one message of a reply that is all of its call's.
@@ -144,7 +145,7 @@ class Call:
         message, packed = self._messages.popleft()
         self._give_back(min(self._held, PREFIX.size + len(message)) if self._messages else self._held)
         try:
-            return self._method.parse(await self._unpacked(message) if packed else message)
+            return self._method.parse(await self._unpacked(message, packed) if packed else message)
         except Refused as refused:
             self._refused = refused
             raise StopAsyncIteration from None
@@ -158,22 +159,39 @@ class Call:
             self._connection.give_back(size)
             return
         self._room -= size
+        self._held += size
         if self._ended or self._room < 0:
             self._connection.reset(self.stream, frames.STREAM_CLOSED if self._ended else frames.FLOW_CONTROL_ERROR)
             self.cut()
             return
-        self._held += size
         self._ended = ended
         if not self._take_message(data):
             self._assemble(data)
+        if len(self._messages) > 1 and not self._method.many_requests:
+            self.refuse(grpc.StatusCode.UNIMPLEMENTED, "the method takes one message, more were sent")
+        if not self.over and self._finish is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the method have what has come, and the client send more."""
         many = self._method.many_requests
+        if self._ended and self._partial:
+            self._refused = Refused(grpc.StatusCode.INVALID_ARGUMENT, "the requests end within a message")
         if not many or not self._messages:
             self._give_back(self._held)
         if not many:
-            if ended and not self.over:
+            if self._ended:
                 self._start()
-        elif self._reader and not self._reader.done() and (self._messages or ended):
+        elif self._reader and not self._reader.done() and (self._messages or self._ended):
             self._reader.set_result(None)
+
+    def take_trailer(self, *, ended: bool) -> None:
+        """Take headers after the first ones: they are the last thing of a call, and say nothing else."""
+        if ended:
+            self.take(b"", 0, ended=True)
+        else:
+            self._connection.reset(self.stream, frames.PROTOCOL_ERROR)
+            self.cut()
 
     def grow(self, room: int) -> None:
         """Send on: the client takes so many bytes more. Raises `ConnectionFault`."""
@@ -247,12 +265,12 @@ class Call:
 
     async def _only(self) -> Any:
         """Give the one request of a call that has ended its requests."""
-        if len(self._messages) != 1:
-            raise Refused(
-                grpc.StatusCode.UNIMPLEMENTED, f"the method takes one message, {len(self._messages)} were sent"
-            )
+        if self._refused:
+            raise self._refused
+        if not self._messages:
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, "the method takes one message, none was sent")
         message, packed = self._messages.pop()
-        return self._method.parse(await self._unpacked(message) if packed else message)
+        return self._method.parse(await self._unpacked(message, packed) if packed else message)
 
     def _take_message(self, data: bytes) -> bool:
         """Take what is just one message, as most calls are; tell whether it is."""
@@ -292,11 +310,13 @@ class Call:
             self._room += self._owed
             self._owed = 0
 
-    async def _unpacked(self, message: bytes) -> bytes:
+    async def _unpacked(self, message: bytes, packed: int) -> bytes:
         """Decompress a message, no further than the limit."""
+        if packed != PACKED:
+            raise Refused(grpc.StatusCode.INTERNAL, f"a message is marked as {packed}, neither plain nor compressed")
         limit, window_bits = self._connection.limits.message_bytes, ENCODINGS.get(self._encoding)
         if window_bits is None:
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a message is compressed, and no grpc-encoding tells how")
+            raise Refused(grpc.StatusCode.INTERNAL, "a message is compressed, and no grpc-encoding tells how")
         unpacker = zlib.decompressobj(window_bits)
         try:
             unpacked = await asyncio.to_thread(unpacker.decompress, message, limit + 1)
@@ -306,7 +326,7 @@ class Call:
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message unpacks to more than the limit of {limit} bytes"
             )
-        if not unpacker.eof:
+        if not unpacker.eof or unpacker.unused_data:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a compressed message cannot be unpacked")
         return unpacked
 
@@ -353,11 +373,13 @@ class Call:
     def _leave(self) -> None:
         if self.over:
             return
-        self.over = True
+        self.over = self._ended = True
         self._outbox.clear()
+        self._messages.clear()
         if self._timer:
             self._timer.cancel()
-        self._connection.forget(self, self._held)
+        held, self._held = self._held, 0
+        self._connection.forget(self, held)
 
     def _expire(self) -> None:
         """The client waits no longer."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-import grpc
 import structlog
 
 from daemon.http2 import frames, headers
-from daemon.http2.call import ENCODINGS, Call
+from daemon.http2.call import Call
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, ConnectionFault
 from daemon.http2.patience import ALIVE, Patience
 from daemon.http2.peers import identities, peer
@@ -135,7 +134,8 @@ class Connection(asyncio.Protocol):
     def give_back(self, size: int) -> None:
         """Let the client send as much again."""
         self._owed += size
-        if self._owed > WINDOW // 2:
+        # Calls that are not read may hold much of the window: the others need the rest of it.
+        if self._owed > self._window:
             self.control(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._owed)))
             self._window += self._owed
             self._owed = 0
@@ -306,8 +306,8 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"a client's stream has the number {stream}")
         if stream <= self._latest:
             call = self._calls.get(stream)
-            if call and ended:
-                call.take(b"", 0, ended=True)
+            if call:
+                call.take_trailer(ended=ended)
             return
         if self._left:
             return
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
             self.reset(stream, frames.REFUSED_STREAM)
             return
         method = self._server.methods.get(head.path)
-        refusal = self._refusal(head)
+        refusal = self._server.refusal(head)
         if method is None or refusal:
             self._refuse(stream, refusal or headers.UNKNOWN, ended=ended)
             return
@@ -324,25 +324,6 @@ class Connection(asyncio.Protocol):
         call = self._calls[stream] = Call(self, stream, method, head, self._initial_room)
         if ended:
             call.take(b"", 0, ended=True)
-
-    def _refusal(self, head: headers.Head) -> bytes:
-        """Give the answer to a call that is not even begun; empty where there is nothing against it."""
-        if not head.content_type.startswith(headers.CONTENT_TYPE):
-            return headers.NOT_GRPC
-        if head.bytes > self.limits.metadata_bytes:
-            return headers.refusal(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"metadata of {head.bytes} bytes exceed the limit of {self.limits.metadata_bytes}",
-            )
-        if not head.sound:
-            return headers.refusal(grpc.StatusCode.INVALID_ARGUMENT, "the headers are not those of a call")
-        if head.encoding != headers.IDENTITY and head.encoding not in ENCODINGS:
-            return headers.refusal(grpc.StatusCode.UNIMPLEMENTED, "messages may be compressed by gzip or deflate")
-        if self._server.calls >= self.limits.calls:
-            return headers.refusal(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self.limits.calls} calls are under way, the limit"
-            )
-        return b""
 
     def _refuse(self, stream: int, block: bytes, *, ended: bool) -> None:
         self.send_headers(stream, block, END_STREAM)

@@ -80,22 +80,22 @@ class HeadReader:
 
 
 def _head(fields: Iterable[tuple[bytes, bytes]]) -> Head:
-    path = content_type = b""
+    path = method = content_type = b""
     encoding, timeout, sound, size = IDENTITY, None, True, 0
     for name, value in fields:
         size += len(name) + len(value) + FIELD_BYTES
         if name == b":path":
             path = value
         elif name == b":method":
-            sound = sound and value == b"POST"
+            method = value
         elif name == b"content-type":
             content_type = value
         elif name == b"grpc-encoding":
             encoding = value
         elif name == b"grpc-timeout":
             timeout = _seconds(value)
-            sound = sound and timeout is not None
-    return Head(path, content_type, encoding, timeout, sound, size)
+            sound = timeout is not None
+    return Head(path, content_type, encoding, timeout, sound and method == b"POST", size)
 
 
 def _seconds(value: bytes) -> float | None:
@@ -123,9 +123,9 @@ def _string(value: bytes) -> bytes:
     return bytes(length) + value
 
 
-def refusal(code: grpc.StatusCode, message: str) -> bytes:
+def refusal(code: grpc.StatusCode, message: str, metadata: Metadata = ()) -> bytes:
     """Write the answer to a call that is not even begun."""
-    return RESPONSE + trailer(code, message)
+    return RESPONSE + trailer(code, message, metadata)
 
 
 def trailer(code: grpc.StatusCode, message: str, metadata: Metadata = ()) -> bytes:
@@ -154,3 +154,8 @@ RESPONSE = b"\x88" + literal(b"content-type", CONTENT_TYPE)
 NOT_GRPC = literal(b":status", b"415")
 OK = trailer(grpc.StatusCode.OK, "")
 UNKNOWN = refusal(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+OTHERWISE_PACKED = refusal(
+    grpc.StatusCode.UNIMPLEMENTED,
+    "messages may be compressed by gzip or deflate",
+    [("grpc-accept-encoding", "identity,gzip,deflate")],
+)

@@ -9,9 +9,11 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import structlog
 
-from daemon.http2.call import Method
+from daemon.http2 import headers
+from daemon.http2.call import ENCODINGS, Method
 from daemon.http2.connection import Connection
 from daemon.http2.limits import Limits
 
@@ -121,6 +123,25 @@ class Server:
         self._connections.add(connection)
         if self._stopping:
             connection.leave(ENDING)
+
+    def refusal(self, head: headers.Head) -> bytes:
+        """Give the answer to a call that is not even begun; empty where there is nothing against it."""
+        if not head.content_type.startswith(headers.CONTENT_TYPE):
+            return headers.NOT_GRPC
+        if head.bytes > self.limits.metadata_bytes:
+            return headers.refusal(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"metadata of {head.bytes} bytes exceed the limit of {self.limits.metadata_bytes}",
+            )
+        if not head.sound:
+            return headers.refusal(grpc.StatusCode.INVALID_ARGUMENT, "the headers are not those of a call")
+        if head.encoding != headers.IDENTITY and head.encoding not in ENCODINGS:
+            return headers.OTHERWISE_PACKED
+        if self.calls >= self.limits.calls:
+            return headers.refusal(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self.limits.calls} calls are under way, the limit"
+            )
+        return b""
 
     def lost(self, connection: Connection) -> None:
         """Let go of a connection that is over."""

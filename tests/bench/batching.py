@@ -3,9 +3,10 @@
     python -m tests.bench.batching [--json FILE] [--rounds N] [--seconds S] [--delay SECONDS] [--threads N]
 
 Both serve the same networks on the device `cpu` alone, each in a process of its own, and are driven in turn by the same
-client over a Unix socket, in closed loop, with 1 and with 32 requests at a time. `wide` is a made-up network of three
-dense layers whose 23 MB of weights are read from memory for every run; `mnist` is the shipped convolutional one, which
-computes on what it has read. With `--delay`, the policy lets the batching daemon wait for a fuller batch.
+client over a Unix socket, in closed loop, with 1 and with 32 requests at a time. `tiny` is one layer, so that most is
+the daemon's own work; `wide` is a made-up network of three dense layers whose 23 MB of weights are read from memory for
+every run; `mnist` is the shipped convolutional one, which computes on what it has read. With `--delay`, the policy
+lets the batching daemon wait for a fuller batch.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from hal.cpu import Cpu
 from hal.device import Kind
 from models import ir, onnx_export, writer
 from protos import open_inference_pb2 as oip
-from tests.bench import drive, servers
+from tests.bench import drive, servers, tiny
 
 if TYPE_CHECKING:
     import psutil
 
-MODELS = ("wide", "mnist")
+MODELS = (tiny.NAME, "wide", "mnist")
 CONCURRENCIES = (1, 32)
 ROLES = ("batching", "single")
 WARM_UP_REQUESTS = 100
@@ -140,6 +141,7 @@ def measure(rounds: int, seconds: float, delay: float, threads: int) -> dict[str
     """Measure both daemons in turn; give the medians over the rounds by network, concurrency and daemon."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        tiny.write(folder / "repository")
         _write_wide(folder / "repository")
         shutil.copytree(TRAINED / "mnist" / "1" / "dnn", folder / "repository" / "mnist" / "1" / "dnn")
         alone = programs(folder / "repository", threads)

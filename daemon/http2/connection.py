@@ -24,6 +24,8 @@ WINDOW = 1 << 20
 BLOCK_BYTES_LIMIT, LEAST_BLOCK_BYTES = 1 << 16, 64
 # Answers to a client that reads nothing are kept up to here.
 UNREAD_BYTES_LIMIT = 1 << 20
+# What is sent in one turn of the loop goes out in one write, or in several where it is more.
+GATHERED_BYTES_LIMIT = 1 << 16
 # How long a client has to say that it knows of the end.
 FAREWELL_SECONDS = 1.0
 FAREWELL = b"farewell"
@@ -54,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._unread = b""
         self._lagging = False
         self._out: list[bytes | bytearray] = []
+        self._gathered = 0
         # What the client takes of each call.
         self._initial_room = frames.INITIAL_WINDOW
         # Its window, and what of it is to be given back.
@@ -196,6 +199,10 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self.loop.call_soon(self._flush)
         self._out.append(data)
+        self._gathered += len(data)
+        if self._gathered > GATHERED_BYTES_LIMIT:
+            # So that whoever writes on and on is told when the client does not keep up.
+            self._flush()
 
     def _flush(self) -> None:
         """Send what was gathered in this turn of the loop. A client for which too much is kept unread is cut off."""
@@ -206,6 +213,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._gathered = 0
 
     # Frames.
 

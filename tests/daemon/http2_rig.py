@@ -23,6 +23,7 @@ from daemon.http2.limits import Limits
 from daemon.http2.server import Server
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from daemon.http2.call import Call
@@ -52,6 +53,7 @@ class Rig:
         self.cancelled = threading.Semaphore(0)
         # Replies that `Count` has written.
         self.written = 0
+        self.port: int = server._listening[0][0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(lambda _, fault: self.faults.append(repr(fault)))
         for name, answer, many in (
@@ -62,17 +64,15 @@ class Rig:
         ):  # fmt: skip
             server.methods[f"/t/{name}".encode()] = Method(answer, bytes, bytes, many)
 
-    @property
-    def port(self) -> int:
-        """Give the port that it listens at."""
-        port: int = self.server._listening[0][0].getsockname()[1]
-        return port
-
     def do(self, action: Callable[[], Result]) -> Result:
         """Do something on the server's loop."""
         done: Future[Result] = Future()
         self._loop.call_soon_threadsafe(lambda: done.set_result(action()))
         return done.result(SECONDS)
+
+    def stop(self, grace_seconds: float = SECONDS) -> Future[None]:
+        """Let the server end."""
+        return asyncio.run_coroutine_threadsafe(self.server.stop(grace_seconds), self._loop)
 
     def left(self) -> tuple[int, int, list[str]]:
         """Wait until no client is left; give the calls and connections that are kept nevertheless, and the faults."""
@@ -114,14 +114,14 @@ class Rig:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits = LIMITS) -> Iterator[Rig]:
+def serving(limits: Limits = LIMITS, tls: ssl.SSLContext | None = None) -> Iterator[Rig]:
     """Run a server until the end of the block, and make sure that nothing is left of its clients by then."""
     begun: Future[Rig] = Future()
     end: Future[None] = Future()
 
     async def serve() -> None:
         server = Server(limits)
-        server.bind("127.0.0.1:0")
+        server.bind("127.0.0.1:0", tls)
         server.start()
         begun.set_result(Rig(server))
         await asyncio.wrap_future(end)

@@ -351,6 +351,8 @@ class Connection(asyncio.Protocol):
         if acknowledged:
             return
         given = frames.settings(payload)
+        # Before all that keeps to them: until then, clients may judge by what was.
+        self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if given.get(frames.HEADER_TABLE_SIZE, frames.HEADER_TABLE_BYTES) < frames.HEADER_TABLE_BYTES:
             # That nothing is in it is to be said once more.
             self.shrunk = headers.NO_TABLE
@@ -360,7 +362,6 @@ class Connection(asyncio.Protocol):
         if more:
             for call in list(self._calls.values()):
                 call.grow(more)
-        self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "clients push nothing")

@@ -206,14 +206,15 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Send what was gathered in this turn of the loop. A client for which too much is kept unread is cut off."""
-        if not self._out:
+        gathered = b"".join(self._out)
+        self._out.clear()
+        self._gathered = 0
+        if not gathered or self._transport.is_closing():
             return
         if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
             self.cut()
         else:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        self._gathered = 0
+            self._transport.write(gathered)
 
     # Frames.
 

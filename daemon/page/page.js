@@ -33,6 +33,10 @@ function make(tag, { text, ...attributes } = {}, ...children) {
 const width = (fraction) => `${100 * Math.min(Math.max(fraction, 0), 1)}%`;
 const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 const pill = (text, kind = "") => make("span", { text, class: `pill ${kind}` });
+/** Make text that is broken into lines at its spaces only, not at hyphens. */
+const words = (text) => text.split(" ").flatMap((word) => [make("span", { text: word, class: "whole" }), " "]);
+/** Make what stands on lines of its own where the screen is too narrow for the columns that tell it; each part is unbroken. */
+const less = (...parts) => make("div", { text: parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(", "), class: "less" });
 const number = (text, value, more = "") => make("td", { text, class: `number ${more}`, ...(value === undefined ? {} : { "data-value": value }) });
 
 function swatch(background) {
@@ -195,8 +199,8 @@ function showPoints() {
   $("points-chart").setAttribute("aria-label", `Answers per second over ${span / 60} minutes by operating point; the table has the figures`);
   const rows = used.map((point, at) => {
     const now = at < POINTS_SHOWN ? areas[at].values.at(-1) : smooth(rates(point.name)).at(-1);
-    const name = make("td", { class: "wraps" }, ...(at < POINTS_SHOWN ? [swatch(areas[at].color)] : []), point.name);
-    const row = make("tr", { "data-point": point.name }, name, number(percent(point.accuracy, 2)), number(rate(now ?? 0)), number(count(point.answered), point.answered));
+    const name = make("td", { class: "wraps" }, ...(at < POINTS_SHOWN ? [swatch(areas[at].color)] : []), ...words(point.name), less(`${rate(now ?? 0)} per second`));
+    const row = make("tr", { "data-point": point.name }, name, number(percent(point.accuracy, 2)), number(rate(now ?? 0), undefined, "more"), number(count(point.answered), point.answered));
     return row;
   });
   if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: 4, text: "No request was answered yet." })));
@@ -263,12 +267,18 @@ function showEvents() {
 function showLatest() {
   const rows = present.latest.map((each) => {
     const ran = each.provenance !== "";
+    const at = clock(each.unix_seconds), took = quantity(each.seconds, "s");
+    const still = ran ? quantity(each.static_nanojoules / 1e9, "J") : "";
+    const status = () => pill(each.status.replace("_", " "), each.status === "ok" ? "good" : "warn");
+    const by = each.device ? `${each.model}/${each.variant} on ${each.device}` : "nothing";
     return make("tr", { "data-request": each.request_id, "data-nanojoules": each.dynamic_nanojoules },
-      number(each.request_id), make("td", { text: clock(each.unix_seconds), class: "more" }),
-      make("td", {}, pill(each.status.replace("_", " "), each.status === "ok" ? "good" : "warn")),
-      make("td", { text: each.device ? `${each.model}/${each.variant} on ${each.device}` : "nothing" }), number(each.steps || "", undefined, "more"),
-      number(quantity(each.seconds, "s")), number(ran ? quantity(each.dynamic_nanojoules / 1e9, "J") : ""),
-      number(ran ? quantity(each.static_nanojoules / 1e9, "J") : ""), make("td", {}, ...(ran ? [pill(each.provenance)] : [])));
+      make("td", { class: "number" }, String(each.request_id), make("div", { class: "less" }, status())), make("td", { text: at, class: "more" }),
+      make("td", { class: "more" }, status()),
+      make("td", { class: "wraps" }, ...words(by), less(at, each.steps && plural(each.steps, "step"), `took ${took}`)),
+      number(each.steps || "", undefined, "more"), number(took, undefined, "more"),
+      make("td", { class: "number" }, ran ? quantity(each.dynamic_nanojoules / 1e9, "J") : "", less(still && `${still} static`), less(each.provenance)),
+      number(still, undefined, "more"),
+      make("td", { class: "more" }, ...(ran ? [pill(each.provenance)] : [])));
   });
   if (!rows.length) rows.push(make("tr", {}, make("td", { class: "empty", colspan: 9, text: "No request has ended yet." })));
   $("latest").replaceChildren(...rows);

@@ -52,14 +52,16 @@ def main() -> None:
             daemon.set_policy(policy)
             pause.wait(seconds)
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        for name, scheme, width, height, scale in (
-            ("light", "light", 1280, 1330, 1), ("dark", "dark", 1280, 1330, 1), ("phone", "light", 390, 1240, 2),
+        for name, scheme, width, height, scale, first in (
+            ("light", "light", 1280, 1330, 1, "header"), ("dark", "dark", 1280, 1330, 1, "header"),
+            ("phone", "light", 360, 1240, 2, "header"), ("phone-tables", "dark", 360, 1240, 2, "#latest-title"),
         ):  # fmt: skip
             page = browser.new_page(
                 color_scheme=cast("Any", scheme), viewport={"width": width, "height": height}, device_scale_factor=scale
             )
             page.goto(f"http://{address}")
             page.wait_for_selector("[data-request]")
+            page.locator(first).evaluate("(element) => element.scrollIntoView()")
             take(page, name)
         ended.set()
         browser.close()

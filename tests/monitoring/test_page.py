@@ -183,13 +183,23 @@ def test_the_page_survives_a_restart(page: Page, image: NDArray[np.uint8], tmp_p
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 1440])
-def test_the_page_fits(browser: Browser, base: str, scheme: Any, width: int) -> None:
-    """Nothing is wider than the window, and the ground follows what the user prefers."""
+@pytest.mark.parametrize("width", [320, 360, 768, 1440])
+def test_the_page_fits(
+    browser: Browser, daemon: Daemon, base: str, image: NDArray[np.uint8], scheme: Any, width: int
+) -> None:
+    """Nothing is wider than the window, no table scrolls sideways, and the ground follows what the user prefers."""
+    replies = [daemon.classify(image), daemon.classify(image, max_energy_joules=1e-3)]
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
     tab = context.new_page()
     show(tab, base)
+    for reply in replies:
+        row = tab.wait_for_selector(f"[data-request='{reply.request_id}']")
+        assert row is not None
+        assert all(told in row.inner_text() for told in ("ok", f"digits/{reply.variant}", reply.energy.provenance))
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(
+        "[...document.querySelectorAll('.scroll')].map((each) => each.scrollWidth - each.clientWidth)"
+    ) == [0, 0]
     red = int(tab.evaluate("getComputedStyle(document.body).backgroundColor").split("(")[1].split(",")[0])
     assert (red > 128) == (scheme == "light")
     assert tab.locator("#power-chart canvas").count() == 1

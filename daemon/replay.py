@@ -2,8 +2,9 @@
 
 The journal gives when each request arrived and by when it wanted its answer, and what it cost beside others of its
 operating point: an image that took one and a half times the mean there takes that anywhere. The daemon gives the
-operating points and devices; where the journal has seen a point, its mean of energy and time there stands for it. What
-requests asked for besides is not in the journal: none is taken to have had constraints of its own.
+operating points and devices; where the journal has seen a point, its mean of energy and time there stands for it, and a
+point that it has not seen differs from the daemon's figure as much as those of the same variant and device that it has.
+What requests asked for besides is not in the journal: none is taken to have had constraints of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from daemon.audit import ANSWERED
@@ -152,7 +154,7 @@ def replay(
     learned = _learned(recording.rows)
     begin = recording.begin_unix
     simulation = Simulation(
-        [_as_recorded(point, learned) for point in points if not models or point.model in models],
+        _as_recorded([point for point in points if not models or point.model in models], learned),
         static_watts,
         Policy(name, policy, policy.limit),
         reopening={device: cost for device, cost in reopening.items() if device in policy.power_down},
@@ -194,15 +196,26 @@ def _learned(rows: Sequence[Row]) -> dict[Served, _Means]:
     }
 
 
-def _as_recorded(point: Point, learned: Mapping[Served, _Means]) -> Point:
-    means = learned.get(served_by(point))
-    if means is None:
-        return point
-    upper = max(point.upper_nanojoules, round(means.nanojoules))
-    return replace(
-        point, dynamic_nanojoules=max(round(means.nanojoules), 1), upper_nanojoules=upper, seconds=means.seconds,
-        service_seconds=means.seconds,
-    )  # fmt: skip
+def _as_recorded(points: Sequence[Point], learned: Mapping[Served, _Means]) -> list[Point]:
+    """Let each point cost what was recorded; one that was not seen differs from its figure as those of its variant do.
+
+    Images that end early at one margin end early at another: else a point would look dear only for not being seen.
+    """
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for point in points:
+        if means := learned.get(served_by(point)):
+            shares[point.variant, point.device].append(means.nanojoules / point.dynamic_nanojoules)
+    found = []
+    for point in points:
+        share = fmean(shares.get((point.variant, point.device), [1.0]))
+        means = learned.get(served_by(point), _Means(share * point.dynamic_nanojoules, point.seconds))
+        nanojoules = max(round(means.nanojoules), 1)
+        made = replace(
+            point, dynamic_nanojoules=nanojoules, upper_nanojoules=max(point.upper_nanojoules, nanojoules),
+            seconds=means.seconds, service_seconds=means.seconds,
+        )  # fmt: skip
+        found.append(made)
+    return found
 
 
 def _request(number: int, row: Row, begin: int, learned: Mapping[Served, _Means]) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,17 @@ def test_another_policy_costs_what_it_says(tmp_path: Path) -> None:
     assert replayed.dynamic_joules == pytest.approx(recorded.dynamic_joules / 20, rel=0.02)
     assert replayed.expected_right == pytest.approx(0.9 * 5000)
     assert replayed.static_joules == pytest.approx(recorded.static_joules)
+
+
+def test_a_point_that_was_not_seen_is_priced_as_its_variant_is(tmp_path: Path) -> None:
+    """Recorded images took half of what the daemon says of their point: so they would at the others beside it."""
+    recorded = record(tmp_path, FRUGAL)
+    recording = read(tmp_path / "journal.db", FROM, FROM + HOUR)
+    seen = dataclasses.replace(points()[0], dynamic_nanojoules=2_000_000)
+    cheaper = dataclasses.replace(seen, steps=2, dynamic_nanojoules=1_600_000)
+    replayed = replay(recording, "again", FRUGAL, [seen, cheaper], STATIC, {})
+    assert replayed.statuses == recorded.statuses
+    assert replayed.dynamic_joules == pytest.approx(0.8 * recorded.dynamic_joules, rel=0.02)
 
 
 def test_nothing_is_drawn_while_no_daemon_ran(tmp_path: Path) -> None:

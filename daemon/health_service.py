@@ -62,5 +62,5 @@ def _statuses(fleet: Fleet, services: list[str]) -> dict[str, bool]:
         f"model/{name}": any(fleet.serves(model) for model in versions.values())
         for name, versions in fleet.models.items()
     }
-    devices = {f"device/{name}": lane.health.usable for name, lane in fleet.lanes.items()}
+    devices = {f"device/{name}": lane.health.usable and not lane.shed for name, lane in fleet.lanes.items()}
     return {**dict.fromkeys(services, any(models.values()) or not models), **models, **devices}

@@ -201,6 +201,7 @@ class Metering:
                 shed = down and lane.relative_uncertainty > self._config.uncertainty_limit
                 if shed != lane.shed:
                     lane.shed = shed
+                    lane.changed()
                     log.warning("device is shed" if shed else "device is used again", device=name)
 
     async def close(self) -> None:

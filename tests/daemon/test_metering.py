@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from grpc_health.v1 import health_pb2
 
 from daemon.clock import NANO
 from daemon.config import AccountConfig, MetersConfig, PolicyConfig
 from daemon.errors import Unavailable
 from daemon.feed import UNREAD_LIMIT, Feed
+from daemon.health_service import NOT_SERVING, SERVING, Health
 from daemon.identity import check_identity
 from hal.device import Cost
 from hal.energy.frontier import FrontierError
@@ -199,18 +201,32 @@ def test_a_meter_with_a_defect_keeps_the_others_spans(tmp_path: Path, sensor: Pa
 
 
 def test_device_is_shed_where_neither_meter_nor_model_will_do(tmp_path: Path, sensor: Path) -> None:
-    """The bench's model is unsure by a tenth: with a limit of a twentieth it is not used while its meter is down."""
+    """The bench's model is unsure by a tenth: with a limit of a twentieth it is not used while its meter is down.
+
+    Whoever asks for the health of the device learns of both changes.
+    """
 
     async def scenario() -> None:
         async with _metered(tmp_path, clock, Bench(), 0.05) as host:
+            health = Health()
+            following = asyncio.create_task(health.follow(host.fleet, []))
             await host.ask()
             fails_with_eio(sensor)
             await _samples(host, 15)
+            await turns()
+            assert await status(health) == NOT_SERVING
             with pytest.raises(Unavailable):
                 await host.ask()
             _mend(sensor)
             await _samples(host, 2)
+            await turns()
+            assert await status(health) == SERVING
             assert (await host.ask()).point.device == "chip"
+            following.cancel()
+
+    async def status(health: Health) -> int:
+        reply = await health.Check(health_pb2.HealthCheckRequest(service="device/chip"), None)
+        return int(reply.status)
 
     clock = ManualClock()
     drive(clock, scenario())

@@ -24,6 +24,8 @@ MEANT = {
     "inspect FOLDER": "inspect zoo/digits/1/snn",
     "verify DIR": "verify zoo",
     "energy NUMBER": "energy 1",
+    "/var/lib/jouled": "~/.local/state/jouled",
+    "policy set NAME": "policy set balanced",
     "--policy NAME": "--policy tight --config systemd/jouled.toml",
     "models/trained/NAME": "models/trained/mnist",
 }

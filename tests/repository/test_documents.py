@@ -53,6 +53,7 @@ ELSEWHERE = {
     "pytest": "this suite",
     "python": "test_options_of_modules_are_there: it measures or trains for minutes",
     "ssh": "needs another host",
+    "systemctl": "needs systemd: tests/e2e",
     "uv": "needs the package index",
 }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-SECONDS = 3.0
+SECONDS = 20.0
 MESSAGE_BYTES = 1 << 20
 # Clients ask whether they were heard.
 LIMITS = Limits(message_bytes=MESSAGE_BYTES, ping_strikes=1000)

@@ -83,7 +83,7 @@ class Fuzzed:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._good = Client(rig)
+        self._good = Client(rig, START + window(1 << 30))
         self._stream = 1
 
     def suffer(self, said: bytes) -> None:

@@ -11,6 +11,7 @@ import psutil
 
 from daemon.http2 import frames
 from daemon.http2.frames import END_STREAM, frame
+from daemon.http2.headers import literal
 from daemon.http2.limits import Limits
 from daemon.http2.server import ENDING
 from tests.daemon.certificates import SERVER, Authority, write_server
@@ -170,6 +171,22 @@ def test_who_reads_nothing() -> None:
         client.send(whole("/t/Echo", b"x", stream=999))
         assert client.answer(999).outcome == ("OK", [b"x"])
         assert psutil.Process().memory_info().rss - before < 64 * MEBIBYTE
+
+
+def test_long_headers_give_way() -> None:
+    """Headers that take long to read are taken one at a time, with everybody's turn in between."""
+    with serving() as rig, Client(rig) as client:
+        client.heard()
+        connection = next(iter(rig.server._connections))
+        fields = literal(b"x", b"y") * 2000
+        flood = b"".join(frame(frames.HEADERS, 5, stream, fields) for stream in range(1, 9, 2))
+
+        def take() -> int:
+            connection.data_received(flood)
+            return connection._latest
+
+        assert rig.do(take) == 1
+        assert client.answer(7).blocks == [{b":status": b"415"}]
 
 
 def test_no_handshake(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ class Call:
     """A call under way. Its requests are iterated over where there may be many of them."""
 
     __slots__ = (
-        "_connection", "_deadline", "_encoding", "_ended", "_finish", "_held", "_messages", "_method", "_outbox",
-        "_owed", "_partial", "_reader", "_refused", "_room", "_started", "_task", "_timer", "_trailing", "_writer",
-        "over", "room", "stream",
+        "_connection", "_deadline", "_encoding", "_ended", "_finish", "_held", "_kept", "_messages", "_method",
+        "_outbox", "_owed", "_partial", "_reader", "_refused", "_room", "_started", "_task", "_timer", "_trailing",
+        "_writer", "over", "room", "stream",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream: int, method: Method, head: headers.Head, room: int) -> None:
@@ -78,7 +78,7 @@ class Call:
         self._messages: deque[tuple[bytes, int]] = deque()
         self._partial = bytearray()
         # Bytes of the client's window that are in use, and those that it may use again and was not told of.
-        self._held = self._owed = 0
+        self._held = self._owed = self._kept = 0
         # Whether the client has ended its requests, whether the reply has begun.
         self._ended = self._started = False
         self._refused: Refused | None = None
@@ -143,6 +143,7 @@ class Call:
             self._reader = self._connection.loop.create_future()
             await self._reader
         message, packed = self._messages.popleft()
+        self._keep(-min(self._kept, PREFIX.size + len(message)))
         self._give_back(min(self._held, PREFIX.size + len(message)) if self._messages else self._held)
         try:
             return self._method.parse(await self._unpacked(message, packed) if packed else message)
@@ -240,8 +241,6 @@ class Call:
         """End the call with a status, once what was written is sent."""
         self._conclude(headers.trailer(code, details, metadata))
 
-    # How it goes.
-
     def _start(self) -> None:
         self._task = self._connection.loop.create_task(self._serve())
 
@@ -286,6 +285,7 @@ class Call:
         """Take data that may begin and end within a message."""
         partial, at, limit = self._partial, 0, self._connection.limits.message_bytes
         partial += data
+        self._keep(len(data))
         while len(partial) - at >= PREFIX.size:
             packed, length = PREFIX.unpack_from(partial, at)
             if length > limit:
@@ -299,6 +299,14 @@ class Call:
             self._messages.append((bytes(partial[at + PREFIX.size : end]), packed))
             at = end
         del partial[:at]
+
+    def _keep(self, size: int) -> None:
+        """Count what is kept of messages in pieces. Of all calls together, long ones may have so much and no more."""
+        server, limits = self._connection.server, self._connection.limits
+        self._kept += size
+        server.kept += size
+        if size > 0 and self._kept > INITIAL_WINDOW and server.kept > max(limits.kept_bytes, limits.message_bytes):
+            self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many long messages are on their way at once")
 
     def _give_back(self, size: int) -> None:
         """Let the client send as much again."""
@@ -324,7 +332,7 @@ class Call:
             unpacked = b""
         if len(unpacked) > limit:
             raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message unpacks to more than the limit of {limit} bytes"
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message unpacks to more than {limit} bytes, the limit"
             )
         if not unpacker.eof or unpacker.unused_data:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a compressed message cannot be unpacked")
@@ -378,6 +386,7 @@ class Call:
         self._messages.clear()
         if self._timer:
             self._timer.cancel()
+        self._keep(-self._kept)
         held, self._held = self._held, 0
         self._connection.forget(self, held)
 

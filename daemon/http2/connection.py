@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self.choked = False
         # What the next block of headers begins with.
         self.shrunk = b""
-        self._server = server
+        self.server = server
         self._calls: dict[int, Call] = {}
         self._latest = 0
         self._reader = headers.HeadReader()
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             frames.frame(frames.SETTINGS, 0, 0, payload) + frames.frame(frames.WINDOW_UPDATE, 0, 0, more)
         )
-        self._server.met(self)
+        self.server.met(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         for call in list(self._calls.values()):
             call.cut()
         self._patience.end()
-        self._server.lost(self)
+        self.server.lost(self)
 
     @property
     def busy(self) -> bool:
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         """Let go of a call that is over, and of what it held of the window."""
         self.give_back(held)
         self._calls.pop(call.stream, None)
-        self._server.calls -= 1
+        self.server.calls -= 1
         if not self._calls:
             self._patience.idle = self.loop.time()
             if self._left:
@@ -325,12 +325,12 @@ class Connection(asyncio.Protocol):
         if len(self._calls) >= self.limits.streams:
             self.reset(stream, frames.REFUSED_STREAM)
             return
-        method = self._server.methods.get(head.path)
-        refusal = self._server.refusal(head)
+        method = self.server.methods.get(head.path)
+        refusal = self.server.refusal(head)
         if method is None or refusal:
             self._refuse(stream, refusal or headers.UNKNOWN, ended=ended)
             return
-        self._server.calls += 1
+        self.server.calls += 1
         call = self._calls[stream] = Call(self, stream, method, head, self._initial_room)
         if ended:
             call.take(b"", 0, ended=True)

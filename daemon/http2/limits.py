@@ -12,6 +12,8 @@ class Limits:
     message_bytes: int
     # Each call under way takes memory, even one that sends nothing.
     calls: int = 4096
+    # Messages that come in pieces, of all calls together: beyond it, a call with more than a window of them is refused.
+    kept_bytes: int = 256 << 20
     # What comes beyond is closed at once. The connections of all servers leave room in the usual 1024 open files.
     connections: int = 256
     streams: int = 100

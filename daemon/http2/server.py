@@ -39,6 +39,8 @@ class Server:
         self.methods: dict[bytes, Method] = {}
         # Calls that are under way.
         self.calls = 0
+        # Bytes of their messages that came in pieces.
+        self.kept = 0
         self._connections: set[Connection] = set()
         # Connections, and sockets that are about to become one.
         self._clients = 0

@@ -173,6 +173,30 @@ def test_who_reads_nothing() -> None:
         assert psutil.Process().memory_info().rss - before < 64 * MEBIBYTE
 
 
+def test_long_messages_at_once() -> None:
+    """What is kept of long messages has a limit for all calls together; short ones go on, and long ones later."""
+    limits = Limits(message_bytes=MEBIBYTE, kept_bytes=5 * MEBIBYTE // 2, ping_strikes=1000)
+    with serving(limits) as rig, Client(rig) as client:
+        almost = message(bytes(MEBIBYTE))[:-1]
+        for stream in (1, 3, 5):
+            client.send(begin("/t/Echo", stream=stream))
+            for at in range(0, len(almost), ROOM // 4):
+                client.send(data(almost[at : at + ROOM // 4], stream=stream))
+                client.heard()
+        answer = client.answer(5)
+        assert (answer.status, answer.details) == (
+            "RESOURCE_EXHAUSTED", b"too many long messages are on their way at once")  # fmt: skip
+        short = message(bytes(30_000))
+        client.send(begin("/t/Echo", stream=7), data(short, stream=7, ended=True))
+        assert client.answer(7).outcome == ("OK", [bytes(30_000)])
+        assert rig.server.kept == 2 * len(almost)
+        client.send(data(b"\0", ended=True), window(MEBIBYTE), window(MEBIBYTE, 1))
+        assert client.answer(1).outcome == ("OK", [bytes(MEBIBYTE)])
+        client.send(frame(frames.RST_STREAM, 0, 3, RESET), whole("/t/Echo", stream=9))
+        assert client.answer(9).status == "OK"
+        assert rig.server.kept == 0
+
+
 def test_long_headers_give_way() -> None:
     """Headers that take long to read are taken one at a time, with everybody's turn in between."""
     with serving() as rig, Client(rig) as client:

@@ -14,7 +14,8 @@ from daemon.classifier import energy_report
 from daemon.clock import NANO, Clock
 from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, NotFound
-from daemon.http2.call import Call, Refused
+from daemon.http2.call import Call
+from daemon.http2.refused import Refused
 from daemon.journal import Journal
 from daemon.journal_store import RequestRow
 from daemon.journal_sums import EVER, FINAL, SummaryRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from google.protobuf.message import DecodeError
 from daemon.access import allowed
 from daemon.config import TlsConfig
 from daemon.errors import InvalidRequest, NotAllowed, RequestError
+from daemon.http2 import headers
 from daemon.http2.call import Call, Method
+from daemon.http2.connection import PROTOCOL, Connection
 from daemon.http2.limits import Limits
 from daemon.http2.server import Server
 from daemon.status import refused
 
-# Over the network, certificates are looked at again after an hour, and calls that still go on then end soon.
-NETWORK_AGE_SECONDS = 3600.0
 KINDS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -45,7 +45,7 @@ class Listener(Server):
     """
 
     def __init__(self, limits: Limits, allow: Allow | None = None) -> None:
-        super().__init__(limits if allow is None else replace(limits, age_seconds=NETWORK_AGE_SECONDS))
+        super().__init__(limits)
         self._allow = allow
 
     def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
@@ -55,15 +55,25 @@ class Listener(Server):
         """Add the methods of a service, each behind the checks."""
         for name, handler in handlers.items():
             answer = _written_by_return(getattr(handler, KINDS[handler.request_streaming, handler.response_streaming]))
-            if self._allow is not None:
-                answer = _guarded(answer, self._allow, f"{service}/{name}")
             self.methods[f"/{service}/{name}".encode()] = Method(
                 _with_status(answer), _parser(handler.request_deserializer), handler.response_serializer or bytes,
                 handler.request_streaming,
             )  # fmt: skip
 
+    def refusal(self, head: headers.Head, client: Connection) -> bytes:
+        """Refuse a call over the network also to whoever may not make it."""
+        refusal = super().refusal(head, client)
+        if refusal or self._allow is None or not client.secure or head.path not in self.methods:
+            return refusal
+        method = head.path[1:].decode()
+        if allowed(self._allow, client.identities, method):
+            return b""
+        log.warning("call denied", method=method, certificate=",".join(client.identities), peer=client.peer)
+        end = refused(NotAllowed(f"the certificate's names do not allow {method.rpartition('/')[2]}"))
+        return headers.refusal(end.code, end.details, end.metadata)
 
-def context(tls: TlsConfig) -> ssl.SSLContext:
+
+def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """Read the daemon's key and certificates. Raises `ValueError` with what is wrong with which file."""
     for path in (tls.key, tls.certificate, tls.client_authority):
         try:
@@ -80,6 +90,10 @@ def context(tls: TlsConfig) -> ssl.SSLContext:
     except ssl.SSLError as error:
         raise ValueError(f"{tls.client_authority}: no certificate ({error.reason})") from None
     made.verify_mode = ssl.CERT_REQUIRED
+    made.set_alpn_protocols([PROTOCOL])
+    # A session that is resumed would let in whoever had a good certificate once.
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    made.num_tickets = 0
     return made
 
 
@@ -108,8 +122,9 @@ def _written_by_return(answer: Callable[[Any, Any], Any]) -> Answer:
         return answer
 
     async def write_each(request: Any, call: Call) -> None:
-        async for reply in answer(request, call):
-            await call.write(reply)
+        async with aclosing(answer(request, call)) as replies:
+            async for reply in replies:
+                await call.write(reply)
 
     return write_each
 
@@ -124,18 +139,3 @@ def _with_status(answer: Answer) -> Answer:
             raise refused(error) from None
 
     return answer_or_refuse
-
-
-def _guarded(answer: Answer, allow: Allow, method: str) -> Answer:
-    """Refuse a call over the network by whoever may not make it."""
-
-    async def guarded(request: Any, call: Call) -> Any:
-        peer = call.peer()
-        if not peer.startswith("unix:"):
-            names = [name.decode(errors="replace") for name in call.peer_identities() or ()]
-            if not allowed(allow, names, method):
-                log.warning("call denied", method=method, certificate=",".join(names), peer=peer)
-                raise NotAllowed(f"the certificate's names do not allow {method.rpartition('/')[2]}")
-        return await answer(request, call)
-
-    return guarded

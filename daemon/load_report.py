@@ -10,7 +10,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from daemon.audit import ANSWERED, CANCELLED
 from daemon.clock import NANO, Clock
@@ -19,10 +19,6 @@ from daemon.http2.call import Call
 from daemon.journal import Record
 from protos import orca_service_pb2, orca_service_pb2_grpc
 from protos.orca_load_report_pb2 import OrcaLoadReport
-
-if TYPE_CHECKING:
-    pass
-
 
 # Balancers read the first one, and grpc takes it out of what an application sees; the second one stays.
 BINARY_KEY, TEXT_KEY = "endpoint-load-metrics-bin", "endpoint-load-metrics"

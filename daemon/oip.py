@@ -16,7 +16,8 @@ from daemon.config import Server
 from daemon.dispatcher import Dispatcher
 from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.flight import Answer
-from daemon.http2.call import Call, Refused
+from daemon.http2.call import Call
+from daemon.http2.refused import Refused
 from daemon.inputs import check_constraints, check_tensor
 from daemon.ledger import Energy
 from daemon.listener import Listener

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import gc
 import os
@@ -31,7 +32,7 @@ from daemon.fleet import Fleet
 from daemon.health_service import SERVING, Health
 from daemon.http2.limits import Limits
 from daemon.journal import Journal
-from daemon.listener import Listener, context
+from daemon.listener import Listener, tls_context
 from daemon.load_report import LoadReports
 from daemon.metering import open_metering
 from daemon.model_control import ModelControl
@@ -276,11 +277,14 @@ def _offer(server: Listener, statuses: Health, services: list[str]) -> None:
 def _bind(server: Listener, address: str, tls: TlsConfig | None) -> None:
     """Bind or say why not. What `tls` is given for is reached by mutual TLS only."""
     try:
-        server.bind(address, context(tls) if tls else None)
+        context = tls_context(tls) if tls else None
     except ValueError as error:
         raise StartError(f"tls: {error}") from None
+    try:
+        server.bind(address, context)
     except OSError as error:
-        raise StartError(f"{address}: cannot be bound: {error.strerror}; is another daemon running?") from None
+        another = "; is another daemon running?" if error.errno == errno.EADDRINUSE else ""
+        raise StartError(f"{address}: cannot be bound: {error.strerror}{another}") from None
 
 
 def _bind_socket(server: Listener, path: Path) -> None:

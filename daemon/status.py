@@ -20,8 +20,8 @@ from daemon.errors import (
     RequestError,
     Unavailable,
 )
-from daemon.http2.call import Refused
 from daemon.http2.headers import Metadata
+from daemon.http2.refused import Refused
 
 CODES: dict[type[RequestError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from struct import Struct
@@ -13,17 +12,19 @@ import grpc
 import structlog
 
 from daemon.http2 import frames, headers
+from daemon.http2.compression import decompress
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, INITIAL_WINDOW
+from daemon.http2.refused import Refused
 
 if TYPE_CHECKING:
     from daemon.http2.connection import Connection
 
 # Of a message: one byte that says whether it is compressed, four with its length.
 PREFIX = Struct(">BI")
-PACKED = 1
-ENCODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
-BEGIN = HEADER.pack
-# All that comes after the one message of a reply that is all of its call's.
+# Messages that are taken out of what has come before they are asked for.
+WAITING_LIMIT = 64
+pack_header = HEADER.pack
+# What begins the headers before a reply's one message, and those after it.
 FIRST, LAST = len(headers.RESPONSE) << 8 | frames.HEADERS, len(headers.OK) << 8 | frames.HEADERS
 
 log = structlog.get_logger()
@@ -31,16 +32,6 @@ log = structlog.get_logger()
 
 class ClientGone(Exception):
     """Nobody reads what is written to this call any more."""
-
-
-class Refused(Exception):
-    """The call ends with a status, and with metadata about it."""
-
-    def __init__(self, code: grpc.StatusCode, details: str, metadata: headers.Metadata = ()) -> None:
-        super().__init__(details)
-        self.code = code
-        self.details = details
-        self.metadata = metadata
 
 
 class Method(NamedTuple):
@@ -61,8 +52,8 @@ class Call:
 
     __slots__ = (
         "_connection", "_deadline", "_encoding", "_ended", "_finish", "_held", "_kept", "_messages", "_method",
-        "_outbox", "_owed", "_partial", "_reader", "_refused", "_room", "_started", "_task", "_timer", "_trailing",
-        "_writer", "over", "room", "stream",
+        "_outbox", "_owed", "_partial", "_reader", "_refused", "_room", "_running", "_started", "_task", "_timer",
+        "_trailing", "_writer", "over", "room", "stream",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream: int, method: Method, head: headers.Head, room: int) -> None:
@@ -71,6 +62,7 @@ class Call:
         self.room = room
         self._room = INITIAL_WINDOW
         self.over = False
+        connection.server.call_begins()
         self._connection = connection
         self._method = method
         self._encoding = head.encoding
@@ -81,6 +73,8 @@ class Call:
         self._held = self._owed = self._kept = 0
         # Whether the client has ended its requests, whether the reply has begun.
         self._ended = self._started = False
+        # Whether its method runs, and what it ends with when the method is done.
+        self._running = False
         self._refused: Refused | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -102,14 +96,6 @@ class Call:
     def time_remaining(self) -> float | None:
         """Give the seconds until the client's deadline, `None` where it has none."""
         return None if self._deadline is None else max(0.0, self._deadline - self._connection.loop.time())
-
-    def peer(self) -> str:
-        """Name where the client is, as gRPC does."""
-        return self._connection.peer
-
-    def peer_identities(self) -> list[bytes] | None:
-        """Give the names in the client's certificate, `None` where it has none."""
-        return self._connection.identities
 
     def set_trailing_metadata(self, metadata: headers.Metadata) -> None:
         """Send metadata when the call ends well."""
@@ -139,14 +125,18 @@ class Call:
         """Give the next request; one that is refused is the last, and ends the call when the others are answered."""
         while not self._messages:
             if self._ended:
+                if self._partial:
+                    self._refused = _cut_short()
                 raise StopAsyncIteration
             self._reader = self._connection.loop.create_future()
             await self._reader
-        message, packed = self._messages.popleft()
+        message, flag = self._messages.popleft()
         self._keep(-min(self._kept, PREFIX.size + len(message)))
+        if self._partial:
+            self._assemble()
         self._give_back(min(self._held, PREFIX.size + len(message)) if self._messages else self._held)
         try:
-            return self._method.parse(await self._unpacked(message, packed) if packed else message)
+            return await self._parsed(message, flag)
         except Refused as refused:
             self._refused = refused
             raise StopAsyncIteration from None
@@ -157,6 +147,7 @@ class Call:
         """Take the data of a frame that was `size` bytes long with its padding."""
         if self._finish is not None:
             # The call is to end, and nobody reads it.
+            self._ended |= ended
             self._connection.give_back(size)
             return
         self._room -= size
@@ -166,8 +157,10 @@ class Call:
             self.cut()
             return
         self._ended = ended
-        if not self._take_message(data):
-            self._assemble(data)
+        if data and not self._take_message(data):
+            self._partial += data
+            self._keep(len(data))
+            self._assemble()
         if len(self._messages) > 1 and not self._method.many_requests:
             self.refuse(grpc.StatusCode.UNIMPLEMENTED, "the method takes one message, more were sent")
         if not self.over and self._finish is None:
@@ -176,8 +169,6 @@ class Call:
     def _go_on(self) -> None:
         """Let the method have what has come, and the client send more."""
         many = self._method.many_requests
-        if self._ended and self._partial:
-            self._refused = Refused(grpc.StatusCode.INVALID_ARGUMENT, "the requests end within a message")
         if not many or not self._messages:
             self._give_back(self._held)
         if not many:
@@ -205,10 +196,10 @@ class Call:
         """Send what there is room for."""
         connection = self._connection
         while self._outbox and not connection.choked:
-            size = min(len(self._outbox), self.room, connection.room, connection.frame_limit)
+            size = min(len(self._outbox), self.room, connection.room, frames.FRAME_LIMIT)
             if size <= 0:
                 return
-            connection.send(BEGIN(size << 8 | frames.DATA, 0, self.stream) + self._outbox[:size])
+            connection.send(pack_header(size << 8 | frames.DATA, 0, self.stream) + self._outbox[:size])
             del self._outbox[:size]
             self.room -= size
             connection.room -= size
@@ -245,6 +236,7 @@ class Call:
         self._task = self._connection.loop.create_task(self._serve())
 
     async def _serve(self) -> None:
+        self._running = True
         method = self._method
         try:
             reply = await method.answer(self if method.many_requests else await self._only(), self)
@@ -261,33 +253,39 @@ class Call:
         except Exception:
             log.exception("a method failed")
             self.end(grpc.StatusCode.INTERNAL, "the daemon has failed; its log tells why")
+        finally:
+            self._running = False
+            if self.over:
+                self._connection.server.call_ends()
 
     async def _only(self) -> Any:
         """Give the one request of a call that has ended its requests."""
-        if self._refused:
-            raise self._refused
+        if self._partial:
+            raise _cut_short()
         if not self._messages:
             raise Refused(grpc.StatusCode.UNIMPLEMENTED, "the method takes one message, none was sent")
-        message, packed = self._messages.pop()
-        return self._method.parse(await self._unpacked(message, packed) if packed else message)
+        return await self._parsed(*self._messages.pop())
+
+    async def _parsed(self, message: bytes, flag: int) -> Any:
+        if flag:
+            message = await decompress(message, flag, self._encoding, self._connection.limits.message_bytes)
+        return self._method.parse(message)
 
     def _take_message(self, data: bytes) -> bool:
         """Take what is just one message, as most calls are; tell whether it is."""
-        if self._partial or len(data) < PREFIX.size:
-            return not data
-        packed, length = PREFIX.unpack_from(data)
+        if self._partial or len(data) < PREFIX.size or self._messages:
+            return False
+        flag, length = PREFIX.unpack_from(data)
         if length != len(data) - PREFIX.size or length > self._connection.limits.message_bytes:
             return False
-        self._messages.append((data[PREFIX.size :], packed))
+        self._messages.append((data[PREFIX.size :], flag))
         return True
 
-    def _assemble(self, data: bytes) -> None:
-        """Take data that may begin and end within a message."""
+    def _assemble(self) -> None:
+        """Take messages out of what came in pieces, as long as not too many wait."""
         partial, at, limit = self._partial, 0, self._connection.limits.message_bytes
-        partial += data
-        self._keep(len(data))
-        while len(partial) - at >= PREFIX.size:
-            packed, length = PREFIX.unpack_from(partial, at)
+        while len(partial) - at >= PREFIX.size and len(self._messages) < WAITING_LIMIT:
+            flag, length = PREFIX.unpack_from(partial, at)
             if length > limit:
                 self.refuse(
                     grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes exceeds the limit of {limit}"
@@ -296,7 +294,7 @@ class Call:
             end = at + PREFIX.size + length
             if end > len(partial):
                 break
-            self._messages.append((bytes(partial[at + PREFIX.size : end]), packed))
+            self._messages.append((bytes(partial[at + PREFIX.size : end]), flag))
             at = end
         del partial[:at]
 
@@ -318,41 +316,21 @@ class Call:
             self._room += self._owed
             self._owed = 0
 
-    async def _unpacked(self, message: bytes, packed: int) -> bytes:
-        """Decompress a message, no further than the limit."""
-        if packed != PACKED:
-            raise Refused(grpc.StatusCode.INTERNAL, f"a message is marked as {packed}, neither plain nor compressed")
-        limit, window_bits = self._connection.limits.message_bytes, ENCODINGS.get(self._encoding)
-        if window_bits is None:
-            raise Refused(grpc.StatusCode.INTERNAL, "a message is compressed, and no grpc-encoding tells how")
-        unpacker = zlib.decompressobj(window_bits)
-        try:
-            unpacked = await asyncio.to_thread(unpacker.decompress, message, limit + 1)
-        except zlib.error:
-            unpacked = b""
-        if len(unpacked) > limit:
-            raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"a message unpacks to more than {limit} bytes, the limit"
-            )
-        if not unpacker.eof or unpacker.unused_data:
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "a compressed message cannot be unpacked")
-        return unpacked
-
     def _reply(self, message: bytes) -> None:
         """Send the one reply, and that the call ended well."""
         size, connection = PREFIX.size + len(message), self._connection
-        if self.over:
+        if self.over or self._finish is not None:
             return
-        room = min(self.room, connection.room, connection.frame_limit)
+        room = min(self.room, connection.room, frames.FRAME_LIMIT)
         if self._trailing or not self._ended or connection.choked or connection.shrunk or size > room:
             self._send(message)
             self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
             return
         connection.room -= size
         connection.send(b"".join((
-            BEGIN(FIRST, END_HEADERS, self.stream), headers.RESPONSE,
-            BEGIN(size << 8 | frames.DATA, 0, self.stream), PREFIX.pack(0, len(message)), message,
-            BEGIN(LAST, END_HEADERS | END_STREAM, self.stream), headers.OK,
+            pack_header(FIRST, END_HEADERS, self.stream), headers.RESPONSE,
+            pack_header(size << 8 | frames.DATA, 0, self.stream), PREFIX.pack(0, len(message)), message,
+            pack_header(LAST, END_HEADERS | END_STREAM, self.stream), headers.OK,
         )))  # fmt: skip
         self._leave()
 
@@ -389,6 +367,8 @@ class Call:
         self._keep(-self._kept)
         held, self._held = self._held, 0
         self._connection.forget(self, held)
+        if not self._running:
+            self._connection.server.call_ends()
 
     def _expire(self) -> None:
         """The client waits no longer."""
@@ -397,3 +377,7 @@ class Call:
         if not self.over:
             self._connection.reset(self.stream, frames.CANCEL)
             self.cut()
+
+
+def _cut_short() -> Refused:
+    return Refused(grpc.StatusCode.INVALID_ARGUMENT, "the requests end within a message")

@@ -10,7 +10,7 @@ import structlog
 from daemon.http2 import frames, headers
 from daemon.http2.call import Call
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, ConnectionFault
-from daemon.http2.patience import ALIVE, Patience
+from daemon.http2.patience import Patience
 from daemon.http2.peers import identities, peer
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ UNREAD_BYTES_LIMIT = 1 << 20
 GATHERED_BYTES_LIMIT = 1 << 16
 # How long a client has to say that it knows of the end.
 FAREWELL_SECONDS = 1.0
+# What clients are told when the daemon ends.
+ENDING = "the daemon is about to end"
+# What they must agree to in TLS.
+PROTOCOL = "h2"
 FAREWELL = b"farewell"
 
 log = structlog.get_logger()
@@ -41,16 +45,17 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = server.limits
-        # Whether the client has said that it speaks HTTP/2.
-        self.greeted = False
+        # Whether it has come about, and whether the client has said that it speaks HTTP/2.
+        self.connected = self.greeted = False
         self.peer = ""
-        self.identities: list[bytes] | None = None
-        # Bytes that the client takes on all calls and in a frame; whether it reads too slowly.
+        # The names in the client's certificate, and whether there is TLS at all.
+        self.identities: list[str] = []
+        self.secure = False
+        # Bytes that the client takes on all calls; whether it reads too slowly.
         self.room = frames.INITIAL_WINDOW
-        self.frame_limit = frames.FRAME_LIMIT
         self.choked = False
-        # What the next block of headers begins with.
-        self.shrunk = b""
+        # What the next block of headers begins with: before the first one, that no table is used.
+        self.shrunk = headers.NO_TABLE
         self.server = server
         self._calls: dict[int, Call] = {}
         self._latest = 0
@@ -77,7 +82,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what the client may do."""
         self._transport = cast("asyncio.Transport", transport)
+        self.connected = True
+        self.secure = transport.get_extra_info("ssl_object") is not None
         self._patience = Patience(self, self.limits, self.loop)
+        if self.secure and transport.get_extra_info("ssl_object").selected_alpn_protocol() != PROTOCOL:
+            self.cut()
+            return
         self.peer, self.identities = peer(self._transport), identities(self._transport)
         payload = frames.SETTING.pack(frames.MAX_CONCURRENT_STREAMS, self.limits.streams)
         payload += frames.SETTING.pack(frames.MAX_HEADER_LIST_SIZE, self.limits.metadata_bytes)
@@ -85,7 +95,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             frames.frame(frames.SETTINGS, 0, 0, payload) + frames.frame(frames.WINDOW_UPDATE, 0, 0, more)
         )
-        self.server.met(self)
+        if self.server.stopping:
+            self.leave(ENDING)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -146,17 +157,16 @@ class Connection(asyncio.Protocol):
         """Let go of a call that is over, and of what it held of the window."""
         self.give_back(held)
         self._calls.pop(call.stream, None)
-        self.server.calls -= 1
         if not self._calls:
             self._patience.idle = self.loop.time()
-            if self._left:
-                self._close()
+            if self._left and not self._transport.is_closing():
+                self._close(self.limits.ping_timeout_seconds)
 
     # What the server tells.
 
     def leave(self, reason: str) -> None:
         """Answer what the client has sent until it knows that it must go elsewhere."""
-        if self._leaving:
+        if self._leaving or not self.connected:
             return
         self._leaving = True
         self._goodbye(frames.STREAM_LIMIT, frames.NO_ERROR, reason)
@@ -165,7 +175,8 @@ class Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """End it, whatever is under way."""
-        self._transport.abort()
+        if self.connected:
+            self._transport.abort()
 
     def _leave_now(self, reason: str) -> None:
         """Take no further call; close when the last one is answered."""
@@ -174,21 +185,21 @@ class Connection(asyncio.Protocol):
         self._left = True
         self._goodbye(self._latest, frames.NO_ERROR, reason)
         if not self._calls:
-            self._close()
+            self._close(self.limits.ping_timeout_seconds)
 
     def fail(self, code: int, reason: str) -> None:
         """End it at once, and say why."""
         self._left = True
         self._goodbye(self._latest, code, reason)
+        self._close(FAREWELL_SECONDS)
         for call in list(self._calls.values()):
             call.cut()
-        self._close()
 
-    def _close(self) -> None:
-        """Close when the client has read what was sent, or soon."""
+    def _close(self, seconds: float) -> None:
+        """Close when the client has read what was sent, or after so long."""
         self._flush()
         self._transport.close()
-        self.loop.call_later(FAREWELL_SECONDS, self._transport.abort)
+        self.loop.call_later(seconds, self._transport.abort)
 
     def _goodbye(self, latest: int, code: int, reason: str) -> None:
         self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOODBYE.pack(latest, code) + reason.encode()))
@@ -227,6 +238,10 @@ class Connection(asyncio.Protocol):
             self._unread = self._take_frames(self._unread)
         except ConnectionFault as fault:
             self.fail(fault.code, str(fault))
+            return
+        except Exception:
+            log.exception("a connection failed")
+            self.fail(frames.INTERNAL_ERROR, "")
             return
         if self._lagging and not lagged:
             self._transport.pause_reading()
@@ -326,11 +341,10 @@ class Connection(asyncio.Protocol):
             self.reset(stream, frames.REFUSED_STREAM)
             return
         method = self.server.methods.get(head.path)
-        refusal = self.server.refusal(head)
+        refusal = self.server.refusal(head, self)
         if method is None or refusal:
             self._refuse(stream, refusal or headers.UNKNOWN, ended=ended)
             return
-        self.server.calls += 1
         call = self._calls[stream] = Call(self, stream, method, head, self._initial_room)
         if ended:
             call.take(b"", 0, ended=True)
@@ -355,10 +369,6 @@ class Connection(asyncio.Protocol):
         given = frames.settings(payload)
         # Before all that keeps to them: until then, clients may judge by what was.
         self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        if given.get(frames.HEADER_TABLE_SIZE, frames.HEADER_TABLE_BYTES) < frames.HEADER_TABLE_BYTES:
-            # That nothing is in it is to be said once more.
-            self.shrunk = headers.NO_TABLE
-        self.frame_limit = given.get(frames.MAX_FRAME_SIZE, self.frame_limit)
         initial_room = given.get(frames.INITIAL_WINDOW_SIZE, self._initial_room)
         more, self._initial_room = initial_room - self._initial_room, initial_room
         if more:
@@ -373,8 +383,6 @@ class Connection(asyncio.Protocol):
         if flags & frames.ACK:
             if payload == FAREWELL and self._leaving:
                 self._leave_now("")
-            elif payload == ALIVE:
-                self._patience.asked = None
             return
         self._patience.pinged()
         self.control(frames.frame(frames.PING, frames.ACK, 0, payload))

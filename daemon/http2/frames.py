@@ -14,7 +14,7 @@ END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
 MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 5, 6
 # Errors.
-NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0, 1, 3, 5, 6
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 0, 1, 2, 3, 5, 6
 REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 7, 8, 9, 11
 # What a peer may send before it is told more, in bytes, and the most that a window may ever be.
 INITIAL_WINDOW, WINDOW_LIMIT = 65_535, (1 << 31) - 1
@@ -35,6 +35,8 @@ BOUNDS = {
     INITIAL_WINDOW_SIZE: (0, WINDOW_LIMIT, FLOW_CONTROL_ERROR),
     MAX_FRAME_SIZE: (FRAME_LIMIT, LONGEST_FRAME, PROTOCOL_ERROR),
 }
+# There are six settings; what is more is meant to cost time.
+SETTINGS_LIMIT = 32
 UNBOUNDED = (0, (1 << 32) - 1, NO_ERROR)
 
 
@@ -103,11 +105,13 @@ def expect(stream: int, size: int, expected: int, *, connection: bool) -> None:
 
 
 def settings(payload: bytes) -> dict[int, int]:
-    """Read settings: of each the last value, of the table's size the least one. Raises `ConnectionFault`."""
+    """Read settings: of each the last value. Raises `ConnectionFault`."""
+    if len(payload) > SETTINGS_LIMIT * SETTING.size:
+        raise ConnectionFault(ENHANCE_YOUR_CALM, f"{len(payload) // SETTING.size} settings in a frame")
     given: dict[int, int] = {}
     for identifier, value in SETTING.iter_unpack(payload):
         least, greatest, error = BOUNDS.get(identifier, UNBOUNDED)
         if not least <= value <= greatest:
             raise ConnectionFault(error, f"setting {identifier} is {value}, not within {least} and {greatest}")
-        given[identifier] = min(value, given.get(identifier, value)) if identifier == HEADER_TABLE_SIZE else value
+        given[identifier] = value
     return given

@@ -26,7 +26,7 @@ INDICES = bytes(range(0x80, 0xFF))
 # Blocks that are remembered; a client that calls a dozen methods has as many.
 KNOWN_LIMIT = 64
 # Beyond this, what a block unpacks to is not looked at.
-UNPACKED_BYTES_LIMIT = 1 << 17
+UNPACKED_BYTES_LIMIT = 1 << 15
 SHORT = 0x7F
 # The table of what is sent has no room.
 NO_TABLE = b"\x20"
@@ -154,7 +154,7 @@ RESPONSE = b"\x88" + literal(b"content-type", CONTENT_TYPE)
 NOT_GRPC = literal(b":status", b"415")
 OK = trailer(grpc.StatusCode.OK, "")
 UNKNOWN = refusal(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
-OTHERWISE_PACKED = refusal(
+UNSUPPORTED_ENCODING = refusal(
     grpc.StatusCode.UNIMPLEMENTED,
     "messages may be compressed by gzip or deflate",
     [("grpc-accept-encoding", "identity,gzip,deflate")],

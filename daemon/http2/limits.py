@@ -25,9 +25,10 @@ class Limits:
     # A peer with a call under way that is gone without a word is found out after 80 s.
     keepalive_seconds: float = 60.0
     ping_timeout_seconds: float = 20.0
-    # Who pings more often, and this often in a row while it is sent nothing else, is disconnected.
-    ping_interval_seconds: float = 10.0
+    # Who pings more often, this often in a row and while it is sent nothing else, is disconnected. Clients of gRPC ping
+    # each ten seconds at most; the network may bring two closer together.
+    ping_interval_seconds: float = 9.0
     ping_strikes: int = 2
-    # Over the network, certificates are looked at again after an hour, and calls that still go on then end soon.
-    age_seconds: float | None = None
+    # Where there is TLS, certificates are looked at again after an hour, and calls that still go on then end soon.
+    age_seconds: float = 3600.0
     age_grace_seconds: float = 600.0

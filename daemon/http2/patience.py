@@ -22,7 +22,7 @@ class Patience:
     def __init__(self, connection: Connection, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         # When the client was last heard, when its last call ended, and when it was asked whether it is there.
         self.heard = self.idle = self._opened = loop.time()
-        self.asked: float | None = None
+        self._asked = -math.inf
         # Pings that came too soon since it was last sent anything else.
         self.strikes = 0
         self._pinged = -math.inf
@@ -37,7 +37,9 @@ class Patience:
 
     def pinged(self) -> None:
         """Note that the client asks whether we are there. Raises `ConnectionFault` where it asks too often."""
-        if self.heard - self._pinged < self._limits.ping_interval_seconds:
+        if self.heard - self._pinged >= self._limits.ping_interval_seconds:
+            self.strikes = 0
+        else:
             self.strikes += 1
             if self.strikes > self._limits.ping_strikes:
                 raise frames.ConnectionFault(frames.ENHANCE_YOUR_CALM, "too_many_pings")
@@ -48,21 +50,24 @@ class Patience:
         if not connection.greeted:
             connection.cut()
             return
-        if limits.age_seconds is not None and now >= self._opened + limits.age_seconds:
+        if connection.secure and now >= self._opened + limits.age_seconds:
             connection.leave("connection age")
             if now >= self._opened + limits.age_seconds + limits.age_grace_seconds:
                 connection.cut()
                 return
         if not connection.busy:
             due, reason = self.idle + limits.idle_seconds, "connection idle"
-        elif self.asked is not None:
-            due, reason = self.asked + limits.ping_timeout_seconds, "ping_timeout"
+        elif self._asked > self.heard:
+            due, reason = self._asked + limits.ping_timeout_seconds, "ping_timeout"
         else:
             due, reason = self.heard + limits.keepalive_seconds, ""
         if now >= due:
-            if reason:
+            if reason and connection.busy:
                 connection.fail(frames.NO_ERROR, reason)
                 return
-            self.asked, due = now, now + limits.ping_timeout_seconds
+            if reason:
+                connection.leave(reason)
+                return
+            self._asked, due = now, now + limits.ping_timeout_seconds
             connection.control(frames.frame(frames.PING, 0, 0, ALIVE))
         self._timer = self._loop.call_later(max(min(due - now, limits.keepalive_seconds), LEAST_SECONDS), self._look)

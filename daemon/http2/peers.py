@@ -20,12 +20,13 @@ def peer(transport: asyncio.Transport) -> str:
     return f"{family}:{host}:{port}" if family == "ipv4" else f"{family}:[{host}]:{port}"
 
 
-def identities(transport: asyncio.Transport) -> list[bytes] | None:
+def identities(transport: asyncio.Transport) -> list[str]:
     """Give the names in a client's certificate: the alternative ones, or the common one where there are none."""
     certificate = transport.get_extra_info("peercert")
     if not certificate:
-        return None
-    names = [name for _, name in certificate.get("subjectAltName", ())]
+        return []
+    # Names of directories are no text.
+    names = [name for _, name in certificate.get("subjectAltName", ()) if isinstance(name, str)]
     if not names:
         names = [value for part in certificate.get("subject", ()) for key, value in part if key == COMMON_NAME]
-    return [name.encode() for name in names]
+    return names

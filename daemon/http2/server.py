@@ -6,29 +6,58 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import structlog
 
 from daemon.http2 import headers
-from daemon.http2.call import ENCODINGS, Method
-from daemon.http2.connection import Connection
+from daemon.http2.call import Method
+from daemon.http2.compression import ENCODINGS
+from daemon.http2.connection import ENDING, Connection
 from daemon.http2.limits import Limits
 
 BACKLOG = 1024
-# What ends by itself when others let go of what they have.
-SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED}
-SCARCE_SECONDS = 0.1
+# Errors after which nobody can be let in any more. All others are those of one client, or end when there is room again.
+LOST = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
+RETRY_SECONDS = 0.1
 # Of the addresses of a name, those of a family that this host does not have are left out.
 ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-# What clients are told at the end.
-ENDING = "the daemon is about to end"
 CLOSE_SECONDS = 1.0
-PROTOCOLS = ["h2"]
 
 log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a server listens, and the clients that it has let in there."""
+
+    listening: socket.socket
+    tls: ssl.SSLContext | None
+    clients: set[Connection] = field(default_factory=set)
+
+    @property
+    def address(self) -> str:
+        """Name the place."""
+        name = self.listening.getsockname()
+        return f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self.listening.fileno() < 0:
+            return
+        name = self.listening.getsockname()
+        self.listening.close()
+        if isinstance(name, str):
+            _remove_socket(Path(name))
+
+
+def _remove_socket(path: Path) -> None:
+    if path.is_socket():
+        path.unlink()
 
 
 class Server:
@@ -37,19 +66,19 @@ class Server:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.methods: dict[bytes, Method] = {}
-        # Calls that are under way.
-        self.calls = 0
-        # Bytes of their messages that came in pieces.
-        self.kept = 0
-        self._connections: set[Connection] = set()
-        # Connections, and sockets that are about to become one.
-        self._clients = 0
-        self._listening: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        # Calls whose client waits, or whose method still runs; bytes of their messages that came in pieces.
+        self.calls = self.kept = 0
+        self.stopping = False
+        self._places: list[Place] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._connecting: set[asyncio.Task[None]] = set()
-        self._stopping = False
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def clients(self) -> Iterator[Connection]:
+        """Give the connections, those that are about to become one as well."""
+        return (client for place in self._places for client in tuple(place.clients))
 
     def bind(self, address: str, tls: ssl.SSLContext | None = None) -> None:
         """Listen at HOST:PORT, on all addresses of the host where it is a name. Raises `OSError`."""
@@ -77,8 +106,7 @@ class Server:
 
     def bind_unix(self, path: Path) -> None:
         """Listen at a path, in the place of a socket that another daemon has left there. Raises `OSError`."""
-        with suppress(FileNotFoundError):
-            path.unlink()
+        _remove_socket(path)
         listening = socket.socket(socket.AF_UNIX)
         try:
             listening.bind(str(path))
@@ -90,13 +118,11 @@ class Server:
     def _listen(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
         listening.setblocking(False)
         listening.listen(BACKLOG)
-        if tls:
-            tls.set_alpn_protocols(PROTOCOLS)
-        self._listening.append((listening, tls))
+        self._places.append(Place(listening, tls))
 
     def start(self) -> None:
         """Let clients in."""
-        self._accepting = [asyncio.create_task(self._accept(*place)) for place in self._listening]
+        self._accepting = [asyncio.create_task(self._accept(place)) for place in self._places]
 
     async def wait_until_ended(self) -> str:
         """Wait until it lets nobody in any more, and give the reason."""
@@ -105,28 +131,22 @@ class Server:
 
     async def stop(self, grace_seconds: float) -> None:
         """Let nobody in, answer what was sent, and end what is under way after so long."""
+        self.stopping = True
         for task in self._accepting:
             task.cancel()
-        for listening, _ in self._listening:
-            listening.close()
-        self._stopping = True
-        for connection in list(self._connections):
-            connection.leave(ENDING)
+        for place in self._places:
+            place.close()
+        for client in self.clients:
+            client.leave(ENDING)
         try:
             await asyncio.wait_for(self._empty.wait(), grace_seconds)
         except TimeoutError:
-            for connection in list(self._connections):
-                connection.cut()
+            for client in self.clients:
+                client.cut()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSE_SECONDS)
 
-    def met(self, connection: Connection) -> None:
-        """Keep a connection that has begun."""
-        self._connections.add(connection)
-        if self._stopping:
-            connection.leave(ENDING)
-
-    def refusal(self, head: headers.Head) -> bytes:
+    def refusal(self, head: headers.Head, client: Connection) -> bytes:
         """Give the answer to a call that is not even begun; empty where there is nothing against it."""
         if not head.content_type.startswith(headers.CONTENT_TYPE):
             return headers.NOT_GRPC
@@ -138,55 +158,64 @@ class Server:
         if not head.sound:
             return headers.refusal(grpc.StatusCode.INVALID_ARGUMENT, "the headers are not those of a call")
         if head.encoding != headers.IDENTITY and head.encoding not in ENCODINGS:
-            return headers.OTHERWISE_PACKED
+            return headers.UNSUPPORTED_ENCODING
         if self.calls >= self.limits.calls:
             return headers.refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self.limits.calls} calls are under way, the limit"
             )
         return b""
 
-    def lost(self, connection: Connection) -> None:
-        """Let go of a connection that is over."""
-        self._connections.discard(connection)
-        self._leave()
+    def call_begins(self) -> None:
+        """Count a call."""
+        self.calls += 1
+        self._empty.clear()
 
-    def _leave(self) -> None:
-        self._clients -= 1
-        if not self._clients:
+    def call_ends(self) -> None:
+        """Count a call no more, whose client does not wait and whose method does not run."""
+        self.calls -= 1
+        self._set_if_empty()
+
+    def lost(self, client: Connection) -> None:
+        """Let go of a connection that is over, or never came about."""
+        for place in self._places:
+            place.clients.discard(client)
+        self._set_if_empty()
+
+    def _set_if_empty(self) -> None:
+        if not self.calls and not any(place.clients for place in self._places):
             self._empty.set()
 
-    async def _accept(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _accept(self, place: Place) -> None:
         """Let clients in at one place, for ever. Raises `RuntimeError` where it does not listen any more."""
-        loop, place = asyncio.get_running_loop(), listening.getsockname()
-        address = f"unix:{place}" if isinstance(place, str) else f"{place[0]}:{place[1]}"
+        loop, address = asyncio.get_running_loop(), place.address
         while True:
             try:
-                client, _ = await loop.sock_accept(listening)
+                accepted, _ = await loop.sock_accept(place.listening)
             except OSError as error:
-                if error.errno not in SCARCE:
+                if error.errno in LOST:
                     raise RuntimeError(f"{address}: {error.strerror}") from None
-                await asyncio.sleep(SCARCE_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
-            if self._clients >= self.limits.connections:
-                client.close()
+            # Those who come in elsewhere have places of their own: strangers on the network lock out nobody here.
+            if len(place.clients) >= self.limits.connections:
+                accepted.close()
                 continue
-            self._clients += 1
+            client = Connection(self)
+            place.clients.add(client)
             self._empty.clear()
-            connecting = loop.create_task(self._connect(client, tls))
+            connecting = loop.create_task(self._connect(accepted, client, place.tls))
             self._connecting.add(connecting)
             connecting.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, client: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _connect(self, accepted: socket.socket, client: Connection, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        if client.family != socket.AF_UNIX:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         patience = self.limits.handshake_seconds if tls else None
         try:
-            await loop.connect_accepted_socket(
-                lambda: Connection(self), client, ssl=tls, ssl_handshake_timeout=patience
-            )
-        except OSError as error:
+            if accepted.family != socket.AF_UNIX:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(lambda: client, accepted, ssl=tls, ssl_handshake_timeout=patience)
+        except Exception as error:  # noqa: BLE001 (whatever a stranger's certificate makes the library raise)
             # Whoever has no certificate, or speaks no TLS.
-            log.info("connection refused", reason=str(error))
-            client.close()
-            self._leave()
+            log.debug("connection refused", reason=str(error))
+            accepted.close()
+            self.lost(client)

@@ -53,7 +53,7 @@ class Rig:
         self.cancelled = threading.Semaphore(0)
         # Replies that `Count` has written.
         self.written = 0
-        self.port: int = server._listening[0][0].getsockname()[1]
+        self.port: int = server._places[0].listening.getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(lambda _, fault: self.faults.append(repr(fault)))
         for name, answer, many in (
@@ -67,7 +67,14 @@ class Rig:
     def do(self, action: Callable[[], Result]) -> Result:
         """Do something on the server's loop."""
         done: Future[Result] = Future()
-        self._loop.call_soon_threadsafe(lambda: done.set_result(action()))
+
+        def act() -> None:
+            try:
+                done.set_result(action())
+            except Exception as error:  # noqa: BLE001 (it is raised where the result is waited for)
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(act)
         return done.result(SECONDS)
 
     def stop(self, grace_seconds: float = SECONDS) -> Future[None]:
@@ -77,7 +84,7 @@ class Rig:
     def left(self) -> tuple[int, int, list[str]]:
         """Wait until no client is left; give the calls and connections that are kept nevertheless, and the faults."""
         asyncio.run_coroutine_threadsafe(self.server._empty.wait(), self._loop).result(SECONDS)
-        return self.do(lambda: (self.server.calls, len(self.server._connections), self.faults))
+        return self.do(lambda: (self.server.calls, len(list(self.server.clients)), self.faults))
 
     async def _echo(self, request: bytes, _: Call) -> bytes:
         return request

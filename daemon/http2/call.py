@@ -109,7 +109,7 @@ class Call:
 
     async def write(self, reply: Any) -> None:
         """Send a reply once the client has room for it. Raises `ClientGone`."""
-        while (self._outbox or self._connection.choked) and not self.over:
+        while (self._outbox or self._connection.sender.choked) and not self.over:
             if self._writer is None:
                 self._writer = self._connection.loop.create_future()
             await asyncio.shield(self._writer)
@@ -195,7 +195,7 @@ class Call:
     def pump(self) -> None:
         """Send what there is room for."""
         connection = self._connection
-        while self._outbox and not connection.choked:
+        while self._outbox and not connection.sender.choked:
             size = min(len(self._outbox), self.room, connection.room, frames.FRAME_LIMIT)
             if size <= 0:
                 return
@@ -322,7 +322,7 @@ class Call:
         if self.over or self._finish is not None:
             return
         room = min(self.room, connection.room, frames.FRAME_LIMIT)
-        if self._trailing or not self._ended or connection.choked or connection.shrunk or size > room:
+        if self._trailing or not self._ended or connection.sender.choked or connection.shrunk or size > room:
             self._send(message)
             self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
             return

@@ -12,6 +12,7 @@ from daemon.http2.call import Call
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, ConnectionFault
 from daemon.http2.patience import Patience
 from daemon.http2.peers import identities, peer
+from daemon.http2.sender import Sender
 
 if TYPE_CHECKING:
     from daemon.http2.server import Server
@@ -24,10 +25,6 @@ COSTLY_BYTES = 8
 WINDOW = 1 << 20
 # A block of headers is given up when it is longer; a frame of it counts for at least so much.
 BLOCK_BYTES_LIMIT, LEAST_BLOCK_BYTES = 1 << 16, 64
-# Answers to a client that reads nothing are kept up to here.
-UNREAD_BYTES_LIMIT = 1 << 20
-# What is sent in one turn of the loop goes out in one write, or in several where it is more.
-GATHERED_BYTES_LIMIT = 1 << 16
 # How long a client has to say that it knows of the end.
 FAREWELL_SECONDS = 1.0
 # What clients are told when the daemon ends.
@@ -51,9 +48,8 @@ class Connection(asyncio.Protocol):
         # The names in the client's certificate, and whether there is TLS at all.
         self.identities: list[str] = []
         self.secure = False
-        # Bytes that the client takes on all calls; whether it reads too slowly.
+        # Bytes that the client takes on all calls.
         self.room = frames.INITIAL_WINDOW
-        self.choked = False
         # What the next block of headers begins with: before the first one, that no table is used.
         self.shrunk = headers.NO_TABLE
         self.server = server
@@ -62,8 +58,6 @@ class Connection(asyncio.Protocol):
         self._reader = headers.HeadReader()
         self._unread = b""
         self._lagging = False
-        self._out: list[bytes | bytearray] = []
-        self._gathered = 0
         # What the client takes of each call.
         self._initial_room = frames.INITIAL_WINDOW
         # Its window, and what of it is to be given back.
@@ -82,6 +76,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what the client may do."""
         self._transport = cast("asyncio.Transport", transport)
+        self.sender = Sender(self._transport, self.loop)
         self.connected = True
         self.secure = transport.get_extra_info("ssl_object") is not None
         self._patience = Patience(self, self.limits, self.loop)
@@ -107,11 +102,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
-        self.choked = True
+        self.sender.choked = True
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self.choked = False
+        self.sender.choked = False
         for call in list(self._calls.values()):
             call.pump()
 
@@ -197,7 +192,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self, seconds: float) -> None:
         """Close when the client has read what was sent, or after so long."""
-        self._flush()
+        self.sender.flush()
         self._transport.close()
         self.loop.call_later(seconds, self._transport.abort)
 
@@ -206,25 +201,7 @@ class Connection(asyncio.Protocol):
 
     def control(self, data: bytes | bytearray) -> None:
         """Send what is no answer of a call."""
-        if not self._out:
-            self.loop.call_soon(self._flush)
-        self._out.append(data)
-        self._gathered += len(data)
-        if self._gathered > GATHERED_BYTES_LIMIT:
-            # So that whoever writes on and on is told when the client does not keep up.
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send what was gathered in this turn of the loop. A client for which too much is kept unread is cut off."""
-        gathered = b"".join(self._out)
-        self._out.clear()
-        self._gathered = 0
-        if not gathered or self._transport.is_closing():
-            return
-        if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
-            self.cut()
-        else:
-            self._transport.write(gathered)
+        self.sender.send(data)
 
     # Frames.
 

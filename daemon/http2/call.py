@@ -51,16 +51,39 @@ class Call:
     """A call under way. Its requests are iterated over where there may be many of them."""
 
     __slots__ = (
-        "_connection", "_deadline", "_encoding", "_ended", "_finish", "_held", "_kept", "_messages", "_method",
-        "_outbox", "_owed", "_partial", "_reader", "_refused", "_room", "_running", "_started", "_task", "_timer",
-        "_trailing", "_writer", "over", "room", "stream",
+        "_connection",
+        "_deadline",
+        "_encoding",
+        "_ended",
+        "_held",
+        "_kept",
+        "_messages",
+        "_method",
+        "_outbox",
+        "_owed",
+        "_partial",
+        "_reader",
+        "_receive_window",
+        "_refused",
+        "_running",
+        "_started",
+        "_task",
+        "_timer",
+        "_trailer",
+        "_trailing",
+        "_writer",
+        "over",
+        "send_window",
+        "stream",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, stream: int, method: Method, head: headers.Head, room: int) -> None:
+    def __init__(
+        self, connection: Connection, stream: int, method: Method, head: headers.Head, send_window: int
+    ) -> None:
         self.stream = stream
-        # Bytes that the client takes, and those that it may send.
-        self.room = room
-        self._room = INITIAL_WINDOW
+        # Bytes that may be sent to the client, and those that it may send.
+        self.send_window = send_window
+        self._receive_window = INITIAL_WINDOW
         self.over = False
         connection.server.call_begins()
         self._connection = connection
@@ -80,7 +103,7 @@ class Call:
         self._writer: asyncio.Future[None] | None = None
         # What waits for room, and the trailer that follows it.
         self._outbox = bytearray()
-        self._finish: bytes | None = None
+        self._trailer: bytes | None = None
         self._trailing: headers.Metadata = ()
         self._task: asyncio.Task[None] | None = None
         self._deadline: float | None = None
@@ -109,7 +132,7 @@ class Call:
 
     async def write(self, reply: Any) -> None:
         """Send a reply once the client has room for it. Raises `ClientGone`."""
-        while (self._outbox or self._connection.sender.choked) and not self.over:
+        while (self._outbox or self._connection.sender.paused) and not self.over:
             if self._writer is None:
                 self._writer = self._connection.loop.create_future()
             await asyncio.shield(self._writer)
@@ -145,14 +168,14 @@ class Call:
 
     def take(self, data: bytes, size: int, *, ended: bool) -> None:
         """Take the data of a frame that was `size` bytes long with its padding."""
-        if self._finish is not None:
+        if self._trailer is not None:
             # The call is to end, and nobody reads it.
             self._ended |= ended
             self._connection.give_back(size)
             return
-        self._room -= size
+        self._receive_window -= size
         self._held += size
-        if self._ended or self._room < 0:
+        if self._ended or self._receive_window < 0:
             self._connection.reset(self.stream, frames.STREAM_CLOSED if self._ended else frames.FLOW_CONTROL_ERROR)
             self.cut()
             return
@@ -163,7 +186,7 @@ class Call:
             self._assemble()
         if len(self._messages) > 1 and not self._method.many_requests:
             self.refuse(grpc.StatusCode.UNIMPLEMENTED, "the method takes one message, more were sent")
-        if not self.over and self._finish is None:
+        if not self.over and self._trailer is None:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -185,28 +208,28 @@ class Call:
             self._connection.reset(self.stream, frames.PROTOCOL_ERROR)
             self.cut()
 
-    def grow(self, room: int) -> None:
+    def grow(self, more: int) -> None:
         """Send on: the client takes so many bytes more. Raises `ConnectionFault`."""
-        self.room += room
-        if self.room > frames.WINDOW_LIMIT:
+        self.send_window += more
+        if self.send_window > frames.WINDOW_LIMIT:
             raise frames.ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
         self.pump()
 
     def pump(self) -> None:
         """Send what there is room for."""
         connection = self._connection
-        while self._outbox and not connection.sender.choked:
-            size = min(len(self._outbox), self.room, connection.room, frames.FRAME_LIMIT)
+        while self._outbox and not connection.sender.paused:
+            size = min(len(self._outbox), self.send_window, connection.send_window, frames.FRAME_LIMIT)
             if size <= 0:
                 return
             connection.send(pack_header(size << 8 | frames.DATA, 0, self.stream) + self._outbox[:size])
             del self._outbox[:size]
-            self.room -= size
-            connection.room -= size
+            self.send_window -= size
+            connection.send_window -= size
         if self._outbox:
             return
-        if self._finish is not None:
-            self._close(self._finish)
+        if self._trailer is not None:
+            self._close(self._trailer)
         self.wake()
 
     def wake(self) -> None:
@@ -313,20 +336,20 @@ class Call:
         self._owed += size
         if self._owed > INITIAL_WINDOW // 2 and not self._ended:
             self._connection.control(frames.frame(frames.WINDOW_UPDATE, 0, self.stream, frames.NUMBER.pack(self._owed)))
-            self._room += self._owed
+            self._receive_window += self._owed
             self._owed = 0
 
     def _reply(self, message: bytes) -> None:
         """Send the one reply, and that the call ended well."""
         size, connection = PREFIX.size + len(message), self._connection
-        if self.over or self._finish is not None:
+        if self.over or self._trailer is not None:
             return
-        room = min(self.room, connection.room, frames.FRAME_LIMIT)
-        if self._trailing or not self._ended or connection.sender.choked or connection.shrunk or size > room:
+        window = min(self.send_window, connection.send_window, frames.FRAME_LIMIT)
+        if self._trailing or not self._ended or connection.sender.paused or connection.shrunk or size > window:
             self._send(message)
             self._conclude(headers.trailer(grpc.StatusCode.OK, "", self._trailing))
             return
-        connection.room -= size
+        connection.send_window -= size
         connection.send(b"".join((
             pack_header(FIRST, END_HEADERS, self.stream), headers.RESPONSE,
             pack_header(size << 8 | frames.DATA, 0, self.stream), PREFIX.pack(0, len(message)), message,
@@ -343,11 +366,11 @@ class Call:
 
     def _conclude(self, trailer: bytes) -> None:
         """End the call with a trailer, once what was written is sent."""
-        if self.over or self._finish is not None:
+        if self.over or self._trailer is not None:
             return
-        self._finish = trailer if self._started else headers.RESPONSE + trailer
+        self._trailer = trailer if self._started else headers.RESPONSE + trailer
         if not self._outbox:
-            self._close(self._finish)
+            self._close(self._trailer)
 
     def _close(self, block: bytes) -> None:
         self._connection.send_headers(self.stream, block, END_STREAM)

@@ -43,32 +43,32 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.limits = server.limits
         # Whether it has come about, and whether the client has said that it speaks HTTP/2.
-        self.connected = self.greeted = False
+        self.connected = self.preface_seen = False
         self.peer = ""
         # The names in the client's certificate, and whether there is TLS at all.
         self.identities: list[str] = []
         self.secure = False
         # Bytes that the client takes on all calls.
-        self.room = frames.INITIAL_WINDOW
+        self.send_window = frames.INITIAL_WINDOW
         # What the next block of headers begins with: before the first one, that no table is used.
         self.shrunk = headers.NO_TABLE
         self.server = server
         self._calls: dict[int, Call] = {}
         self._latest = 0
-        self._reader = headers.HeadReader()
+        self._head_reader = headers.HeadReader()
         self._unread = b""
         self._lagging = False
         # What the client takes of each call.
-        self._initial_room = frames.INITIAL_WINDOW
+        self._initial_send_window = frames.INITIAL_WINDOW
         # Its window, and what of it is to be given back.
-        self._window, self._owed = WINDOW, 0
+        self._receive_window, self._owed = WINDOW, 0
         # A block of headers that goes on in further frames: stream, flags and what there is of it.
         self._block: tuple[int, int, bytes] | None = None
         # It takes no more calls; and those that it took are the last.
         self._leaving = self._left = False
         self._take = (
             self._take_data, self._take_headers, self._take_priority, self._take_reset, self._take_settings,
-            self._take_push, self._take_ping, self._take_goodbye, self._take_window, self._take_continuation,
+            self._take_push, self._take_ping, self._take_go_away, self._take_window, self._take_continuation,
         )  # fmt: skip
 
     # What the event loop tells.
@@ -102,11 +102,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
-        self.sender.choked = True
+        self.sender.paused = True
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self.sender.choked = False
+        self.sender.paused = False
         for call in list(self._calls.values()):
             call.pump()
 
@@ -143,9 +143,9 @@ class Connection(asyncio.Protocol):
         """Let the client send as much again."""
         self._owed += size
         # Calls that are not read may hold much of the window: the others need the rest of it.
-        if self._owed > self._window:
+        if self._owed > self._receive_window:
             self.control(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._owed)))
-            self._window += self._owed
+            self._receive_window += self._owed
             self._owed = 0
 
     def forget(self, call: Call, held: int) -> None:
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
         if self._leaving or not self.connected:
             return
         self._leaving = True
-        self._goodbye(frames.STREAM_LIMIT, frames.NO_ERROR, reason)
+        self._go_away(frames.STREAM_LIMIT, frames.NO_ERROR, reason)
         self.control(frames.frame(frames.PING, 0, 0, FAREWELL))
         self.loop.call_later(FAREWELL_SECONDS, self._leave_now, reason)
 
@@ -178,14 +178,14 @@ class Connection(asyncio.Protocol):
         if self._left:
             return
         self._left = True
-        self._goodbye(self._latest, frames.NO_ERROR, reason)
+        self._go_away(self._latest, frames.NO_ERROR, reason)
         if not self._calls:
             self._close(self.limits.ping_timeout_seconds)
 
     def fail(self, code: int, reason: str) -> None:
         """End it at once, and say why."""
         self._left = True
-        self._goodbye(self._latest, code, reason)
+        self._go_away(self._latest, code, reason)
         self._close(FAREWELL_SECONDS)
         for call in list(self._calls.values()):
             call.cut()
@@ -196,8 +196,8 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         self.loop.call_later(seconds, self._transport.abort)
 
-    def _goodbye(self, latest: int, code: int, reason: str) -> None:
-        self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOODBYE.pack(latest, code) + reason.encode()))
+    def _go_away(self, latest: int, code: int, reason: str) -> None:
+        self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOAWAY_HEAD.pack(latest, code) + reason.encode()))
 
     def control(self, data: bytes | bytearray) -> None:
         """Send what is no answer of a call."""
@@ -228,11 +228,11 @@ class Connection(asyncio.Protocol):
     def _take_frames(self, data: bytes) -> bytes:
         """Take frames; give what is left."""
         at, size = 0, len(data)
-        if not self.greeted:
-            at = frames.greeting(data)
+        if not self.preface_seen:
+            at = frames.preface_length(data)
             if not at:
                 return data
-            self.greeted = True
+            self.preface_seen = True
         left = FRAMES_A_TURN
         while left > 0:
             if size - at < HEADER.size:
@@ -258,9 +258,9 @@ class Connection(asyncio.Protocol):
         """Nothing is to be done before other things."""
         frames.expect(stream, len(payload), frames.PRIORITY_BYTES, connection=False)
 
-    def _take_goodbye(self, _: int, stream: int, payload: bytes) -> None:
+    def _take_go_away(self, _: int, stream: int, payload: bytes) -> None:
         """A client that makes no further call hangs up by itself."""
-        frames.expect(stream, min(len(payload), frames.GOODBYE.size), frames.GOODBYE.size, connection=True)
+        frames.expect(stream, min(len(payload), frames.GOAWAY_HEAD.size), frames.GOAWAY_HEAD.size, connection=True)
 
     def _check_begun(self, stream: int) -> None:
         if not stream & 1 or (stream > self._latest and not self._left):
@@ -268,8 +268,8 @@ class Connection(asyncio.Protocol):
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
         size = len(payload)
-        self._window -= size
-        if self._window < 0:
+        self._receive_window -= size
+        if self._receive_window < 0:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more data than the window of the connection")
         if flags & frames.PADDED:
             payload = frames.unpadded(flags, payload)
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         block = frames.unpadded(flags, payload)
-        if flags & frames.PRIORITISED:
+        if flags & frames.PRIORITY_FLAG:
             frames.expect(stream, len(block[: frames.PRIORITY_BYTES]), frames.PRIORITY_BYTES, connection=False)
             block = block[frames.PRIORITY_BYTES :]
         if flags & END_HEADERS:
@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, stream: int, block: bytes, *, ended: bool) -> None:
         """Begin a call, or end the requests of one."""
-        head = self._reader.read(block)
+        head = self._head_reader.read(block)
         if not stream & 1:
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"a client's stream has the number {stream}")
         if stream <= self._latest:
@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
         if method is None or refusal:
             self._refuse(stream, refusal or headers.UNKNOWN, ended=ended)
             return
-        call = self._calls[stream] = Call(self, stream, method, head, self._initial_room)
+        call = self._calls[stream] = Call(self, stream, method, head, self._initial_send_window)
         if ended:
             call.take(b"", 0, ended=True)
 
@@ -346,8 +346,8 @@ class Connection(asyncio.Protocol):
         given = frames.settings(payload)
         # Before all that keeps to them: until then, clients may judge by what was.
         self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        initial_room = given.get(frames.INITIAL_WINDOW_SIZE, self._initial_room)
-        more, self._initial_room = initial_room - self._initial_room, initial_room
+        initial_send_window = given.get(frames.INITIAL_WINDOW_SIZE, self._initial_send_window)
+        more, self._initial_send_window = initial_send_window - self._initial_send_window, initial_send_window
         if more:
             for call in list(self._calls.values()):
                 call.grow(more)
@@ -375,9 +375,9 @@ class Connection(asyncio.Protocol):
             else:
                 self._check_begun(stream)
             return
-        full = self.room <= 0
-        self.room += more
-        if self.room > frames.WINDOW_LIMIT:
+        full = self.send_window <= 0
+        self.send_window += more
+        if self.send_window > frames.WINDOW_LIMIT:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its limit")
         if full:
             for call in list(self._calls.values()):

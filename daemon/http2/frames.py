@@ -9,7 +9,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 HEADER_KINDS = frozenset((HEADERS, CONTINUATION))
 # Flags: ACK is that of SETTINGS and PING.
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY_FLAG = 0x1, 0x1, 0x4, 0x8, 0x20
 # Settings.
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
 MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 5, 6
@@ -27,7 +27,7 @@ STREAM_LIMIT = (1 << 31) - 1
 HEADER = Struct(">IBI")
 SETTING = Struct(">HI")
 NUMBER = Struct(">I")
-GOODBYE = Struct(">II")
+GOAWAY_HEAD = Struct(">II")
 PRIORITY_BYTES, PING_BYTES = 5, 8
 # The least and the greatest value of settings that have them, and the error of one beyond.
 BOUNDS = {
@@ -64,7 +64,7 @@ def header_frames(flags: int, stream: int, block: bytes) -> bytes:
     return written
 
 
-def greeting(data: bytes) -> int:
+def preface_length(data: bytes) -> int:
     """Tell how long the preface is that a client begins with, 0 while it is not all there. Raises `ConnectionFault`."""
     end = len(PREFACE)
     if not data.startswith(PREFACE[: len(data)]):

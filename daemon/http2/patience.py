@@ -47,7 +47,7 @@ class Patience:
 
     def _look(self) -> None:
         now, limits, connection = self._loop.time(), self._limits, self._connection
-        if not connection.greeted:
+        if not connection.preface_seen:
             connection.cut()
             return
         if connection.secure and now >= self._opened + limits.age_seconds:

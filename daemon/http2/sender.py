@@ -11,10 +11,10 @@ UNREAD_BYTES_LIMIT = 1 << 20
 
 
 class Sender:
-    """Gathers what is sent in a turn of the loop. `choked` tells that the client reads too slowly."""
+    """Gathers what is sent in a turn of the loop. `paused` tells that the client reads too slowly."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self.choked = False
+        self.paused = False
         self._transport = transport
         self._loop = loop
         self._out: list[bytes | bytearray] = []
@@ -37,7 +37,7 @@ class Sender:
         self._gathered = 0
         if not gathered or self._transport.is_closing():
             return
-        if self.choked and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
+        if self.paused and self._transport.get_write_buffer_size() > UNREAD_BYTES_LIMIT:
             self._transport.abort()
         else:
             self._transport.write(gathered)

@@ -279,7 +279,9 @@ class Client:
         elif came.kind == frames.RST_STREAM:
             answer.reset = int.from_bytes(came.payload)
         elif came.kind == frames.GOAWAY:
-            self.goodbyes.append((*frames.GOODBYE.unpack_from(came.payload), came.payload[frames.GOODBYE.size :]))
+            self.goodbyes.append(
+                (*frames.GOAWAY_HEAD.unpack_from(came.payload), came.payload[frames.GOAWAY_HEAD.size :])
+            )
         if came.kind in {frames.HEADERS, frames.DATA} and came.flags & END_STREAM:
             answer.ended = True
 

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from daemon.http2 import frames
-from daemon.http2.frames import END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITISED, frame
+from daemon.http2.frames import END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY_FLAG, frame
 from tests.daemon.http2_rig import (
     METADATA,
     START,
@@ -58,7 +58,7 @@ CONVERSATION = b"".join((
     begin("/t/EchoEach", stream=3),
     data(message(b"two") + message(b"")[:3], stream=3),
     frame(frames.DATA, PADDED, 3, _padded(message(b"")[3:], 9)),
-    frame(frames.HEADERS, PADDED | PRIORITISED, 5, _padded(PRIORITY_FIELDS + block_of("/t/Sum")[:70], 200)),
+    frame(frames.HEADERS, PADDED | PRIORITY_FLAG, 5, _padded(PRIORITY_FIELDS + block_of("/t/Sum")[:70], 200)),
     frame(frames.CONTINUATION, END_HEADERS, 5, block_of("/t/Sum")[70:]),
     frame(frames.DATA, PADDED, 5, _padded(b"", 255)),
     data(message(b"three") + message(b"four"), stream=5),
@@ -155,7 +155,7 @@ FAULTS = {
     "headers, connection": (START + begin("/t/Echo", stream=0), frames.PROTOCOL_ERROR),
     "headers, no field": (START + frame(frames.HEADERS, END_HEADERS, 1, b"\x80"), frames.COMPRESSION_ERROR),
     "headers, cut": (START + frame(frames.HEADERS, END_HEADERS, 1, b"\0\x7f\xff"), frames.COMPRESSION_ERROR),
-    "headers, no priority": (START + begin("/t/Echo", flags=END_HEADERS | PRIORITISED)[:9].replace(
+    "headers, no priority": (START + begin("/t/Echo", flags=END_HEADERS | PRIORITY_FLAG)[:9].replace(
         begin("/t/Echo")[:3], b"\0\0\x04") + bytes(4), frames.FRAME_SIZE_ERROR),
     "padding": (START + begin("/t/Wait") + frame(frames.DATA, PADDED, 1, b"\x05abcd"), frames.PROTOCOL_ERROR),
     "padding of nothing": (START + begin("/t/Wait") + frame(frames.DATA, PADDED, 1), frames.FRAME_SIZE_ERROR),

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from daemon.http2 import frames
-from daemon.http2.frames import END_HEADERS, PADDED, PRIORITISED, frame
+from daemon.http2.frames import END_HEADERS, PADDED, PRIORITY_FLAG, frame
 from daemon.http2.headers import literal
 from daemon.http2.limits import Limits
 from tests.daemon.http2_rig import (
@@ -54,7 +54,7 @@ FRAMES = st.one_of(
     st.builds(frame, st.integers(0, 11), st.integers(0, 255), STREAMS, st.binary(max_size=20)),
     st.builds(frame, st.just(frames.DATA), st.sampled_from([0, 1, PADDED, 9]), STREAMS, CONTENTS),
     st.builds(
-        frame, st.just(frames.HEADERS), st.sampled_from([4, 4, 5, 0, 1, 12, 4 | PRIORITISED]), STREAMS, BLOCKS
+        frame, st.just(frames.HEADERS), st.sampled_from([4, 4, 5, 0, 1, 12, 4 | PRIORITY_FLAG]), STREAMS, BLOCKS
     ),
     st.builds(frame, st.just(frames.CONTINUATION), st.sampled_from([0, END_HEADERS]), STREAMS, BLOCKS),
     st.builds(lambda *given: settings(given), st.integers(0, 7), NUMBERS),

@@ -16,9 +16,10 @@ from daemon.access import allowed
 from daemon.config import TlsConfig
 from daemon.errors import InvalidRequest, NotAllowed, RequestError
 from daemon.http2 import headers
-from daemon.http2.call import Call, Method
+from daemon.http2.call import Call
 from daemon.http2.connection import PROTOCOL, Connection
 from daemon.http2.limits import Limits
+from daemon.http2.method import Method
 from daemon.http2.server import Server
 from daemon.status import refused
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import grpc
 import structlog
@@ -14,6 +13,7 @@ import structlog
 from daemon.http2 import frames, headers
 from daemon.http2.compression import decompress
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, INITIAL_WINDOW
+from daemon.http2.method import Method
 from daemon.http2.refused import Refused
 
 if TYPE_CHECKING:
@@ -32,19 +32,6 @@ log = structlog.get_logger()
 
 class ClientGone(Exception):
     """Nobody reads what is written to this call any more."""
-
-
-class Method(NamedTuple):
-    """A method: what it takes and gives, and what answers it.
-
-    `answer` gets the request, or where there may be many of them something to iterate over, and the call. It gives the
-    one reply, or `None` where it has written all that there is. It and `parse` may raise `Refused`.
-    """
-
-    answer: Callable[[Any, Any], Awaitable[Any]]
-    parse: Callable[[bytes], Any]
-    serialise: Callable[[Any], bytes]
-    many_requests: bool
 
 
 class Call:

@@ -15,10 +15,10 @@ import grpc
 import structlog
 
 from daemon.http2 import headers
-from daemon.http2.call import Method
 from daemon.http2.compression import ENCODINGS
 from daemon.http2.connection import ENDING, Connection
 from daemon.http2.limits import Limits
+from daemon.http2.method import Method
 
 BACKLOG = 1024
 # Errors after which nobody can be let in any more. All others are those of one client, or end when there is room again.

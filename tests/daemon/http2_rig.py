@@ -16,10 +16,11 @@ import hpack
 import uvloop
 
 from daemon.http2 import frames
-from daemon.http2.call import PREFIX, Method
+from daemon.http2.call import PREFIX
 from daemon.http2.frames import END_HEADERS, END_STREAM, HEADER, PREFACE, frame
 from daemon.http2.headers import literal
 from daemon.http2.limits import Limits
+from daemon.http2.method import Method
 from daemon.http2.server import Server
 
 if TYPE_CHECKING:

@@ -54,13 +54,17 @@ def percentiles(chain: Chain, activations: Sequence[Reals], percentile: float) -
 
 
 def ceilings(chain: Chain, settings: Sequence[Setting]) -> list[Setting]:
-    """Give each stage that was trained with a ceiling that as scale, and leave the others as they are set."""
-    return [
-        setting
-        if stage.rectifier is None or math.isinf(stage.rectifier.ceiling)
-        else dataclasses.replace(setting, scale=np.full((1, 1, 1), stage.rectifier.ceiling))
-        for stage, setting in zip(chain.stages, settings, strict=True)
-    ]
+    """Give each stage that was trained with a ceiling, and averages of it, that as scale, and leave others as set."""
+    found: list[Setting] = []
+    ceiling = math.inf
+    for stage, setting in zip(chain.stages, settings, strict=True):
+        if stage.rectifier is not None:
+            ceiling = stage.rectifier.ceiling
+        elif not isinstance(stage.operation, Pool) or stage is chain.stages[-1]:
+            ceiling = math.inf
+        limited = math.isfinite(ceiling)
+        found.append(dataclasses.replace(setting, scale=np.full((1, 1, 1), ceiling)) if limited else setting)
+    return found
 
 
 def scales(chain: Chain, activations: Sequence[Reals], settings: Sequence[Setting], steps: int) -> list[Setting]:

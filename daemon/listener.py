@@ -74,6 +74,17 @@ class Listener(Server):
         return headers.refusal(end.code, end.details, end.metadata)
 
 
+class Handshake(ssl.SSLObject):
+    """A side of TLS for which a certificate that cannot be read is a failed handshake, not a defect of the loop."""
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """Give the client's certificate. Raises `ssl.SSLError` where a name in it is no text."""
+        try:
+            return super().getpeercert(binary_form)
+        except UnicodeDecodeError as error:
+            raise ssl.SSLError(f"a name in the certificate is no text: {error.reason}") from None
+
+
 def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """Read the daemon's key and certificates. Raises `ValueError` with what is wrong with which file."""
     for path in (tls.key, tls.certificate, tls.client_authority):
@@ -92,6 +103,7 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
         raise ValueError(f"{tls.client_authority}: no certificate ({error.reason})") from None
     made.verify_mode = ssl.CERT_REQUIRED
     made.set_alpn_protocols([PROTOCOL])
+    made.sslobject_class = Handshake
     # A session that is resumed would let in whoever had a good certificate once.
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     made.num_tickets = 0

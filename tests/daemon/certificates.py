@@ -37,13 +37,15 @@ class Authority:
         certificate = self._begin(self._name, self._key).add_extension(basic, critical=True)
         self.certificate = certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str, *alternatives: str, days: int = 1) -> Pair:
+    def issue(self, name: str, *alternatives: str, days: int = 1, extension: x509.ExtensionType | None = None) -> Pair:
         """Issue a certificate for a common name and for alternative names; with days below 0 it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._begin(_named(name), key, days)
         if alternatives:
             names = x509.SubjectAlternativeName([x509.DNSName(each) for each in alternatives])
             builder = builder.add_extension(names, critical=False)
+        if extension:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

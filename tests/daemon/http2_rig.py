@@ -26,6 +26,7 @@ from daemon.http2.server import Server
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from daemon.http2.call import Call
 
@@ -54,6 +55,8 @@ class Rig:
         self.cancelled = threading.Semaphore(0)
         # Replies that `Count` has written.
         self.written = 0
+        # What `Linger` and `EchoLater` wait for.
+        self.released = asyncio.Event()
         self.port: int = server._places[0].listening.getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(lambda _, fault: self.faults.append(repr(fault)))
@@ -61,7 +64,7 @@ class Rig:
             ("Echo", self._echo, False), ("EchoEach", self._echo_each, True), ("Sum", self._sum, True),
             ("Count", self._count, False), ("Wait", self._wait, False), ("Deaf", self._wait, True),
             ("Fail", self._fail, False), ("Refuse", self._refuse, False),
-            ("Explain", self._explain, False),
+            ("Explain", self._explain, False), ("Linger", self._linger, False), ("EchoLater", self._echo_later, True),
         ):  # fmt: skip
             server.methods[f"/t/{name}".encode()] = Method(answer, bytes, bytes, many)
 
@@ -111,6 +114,16 @@ class Rig:
         finally:
             self.cancelled.release()
 
+    async def _linger(self, request: bytes, call: Call) -> None:
+        try:
+            await self._wait(request, call)
+        finally:
+            await self.released.wait()
+
+    async def _echo_later(self, requests: Call, call: Call) -> None:
+        await self.released.wait()
+        await self._echo_each(requests, call)
+
     async def _fail(self, request: bytes, _: Call) -> bytes:
         raise ValueError(request)
 
@@ -122,14 +135,22 @@ class Rig:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits = LIMITS, tls: ssl.SSLContext | None = None) -> Iterator[Rig]:
+def serving(
+    limits: Limits = LIMITS,
+    tls: ssl.SSLContext | None = None,
+    *,
+    unix: Path | None = None,
+    make: Callable[[Limits], Server] = Server,
+) -> Iterator[Rig]:
     """Run a server until the end of the block, and make sure that nothing is left of its clients by then."""
     begun: Future[Rig] = Future()
     end: Future[None] = Future()
 
     async def serve() -> None:
-        server = Server(limits)
+        server = make(limits)
         server.bind("127.0.0.1:0", tls)
+        if unix:
+            server.bind_unix(unix)
         server.start()
         begun.set_result(Rig(server))
         await asyncio.wrap_future(end)
@@ -193,9 +214,14 @@ class Answer:
 
 
 class Client:
-    """A client that sends what it is told, byte by byte, and acknowledges nothing by itself."""
+    """A client that sends what it is told, byte by byte, and acknowledges nothing by itself.
 
-    def __init__(self, rig: Rig, start: bytes = START, *, receive_bytes: int = 0) -> None:
+    It connects, or uses a connection that is given.
+    """
+
+    def __init__(
+        self, rig: Rig, start: bytes = START, *, receive_bytes: int = 0, connection: socket.socket | None = None
+    ) -> None:
         self.answers: dict[int, Answer] = defaultdict(Answer)
         self.frames: list[Frame] = []
         # Of each goodbye: the last stream, the error, and the reason.
@@ -203,12 +229,7 @@ class Client:
         self.open = True
         self._decoder = hpack.Decoder()
         self._unread = self._block = b""
-        self._socket = socket.socket()
-        if receive_bytes:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.settimeout(SECONDS)
-        self._socket.connect(("127.0.0.1", rig.port))
+        self._socket = connection or _connect(rig.port, receive_bytes)
         self.send(start)
 
     def __enter__(self) -> Self:
@@ -285,6 +306,16 @@ class Client:
             )
         if came.kind in {frames.HEADERS, frames.DATA} and came.flags & END_STREAM:
             answer.ended = True
+
+
+def _connect(port: int, receive_bytes: int) -> socket.socket:
+    connection = socket.socket()
+    if receive_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(SECONDS)
+    connection.connect(("127.0.0.1", port))
+    return connection
 
 
 def message(content: bytes, packed: int = 0) -> bytes:

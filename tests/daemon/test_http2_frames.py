@@ -183,6 +183,7 @@ FAULTS = {
     "first window too large": (START + settings((4, 1 << 31), (4, 1)), frames.FLOW_CONTROL_ERROR),
     "frames too short": (START + settings((5, 16_383)), frames.PROTOCOL_ERROR),
     "frames too long": (START + settings((5, 1 << 24)), frames.PROTOCOL_ERROR),
+    "too many settings": (START + settings(*[(0x77, 0)] * 33), frames.ENHANCE_YOUR_CALM),
     "pushed": (START + frame(frames.PUSH_PROMISE, END_HEADERS, 1, bytes(8)), frames.PROTOCOL_ERROR),
     "ping, length": (START + frame(frames.PING, 0, 0, bytes(7)), frames.FRAME_SIZE_ERROR),
     "ping, stream": (START + frame(frames.PING, 0, 1, bytes(8)), frames.PROTOCOL_ERROR),
@@ -207,6 +208,15 @@ def test_fault(rig: Rig, name: str) -> None:
     with Client(rig, said) as client:
         assert client.fault() == error
         assert client.goodbyes[-1][2]
+
+
+def test_many_settings(rig: Rig) -> None:
+    """As many settings as are taken in one frame are, and the last one of each counts."""
+    with Client(rig) as client:
+        client.send(settings(*[(0x77, 0)] * 30, (frames.INITIAL_WINDOW_SIZE, 0), (frames.INITIAL_WINDOW_SIZE, 7)))
+        client.send(whole("/t/Echo", b"12345678"))
+        client.until(lambda: client.answers[1].data)
+        assert client.answers[1].data == message(b"12345678")[:7]
 
 
 def test_cut_off_at_once(rig: Rig) -> None:

@@ -34,7 +34,13 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         basic = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = self._begin(self._name, self._key).add_extension(basic, critical=True)
+        usage = x509.KeyUsage(
+            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        certificate = (
+            self._begin(self._name, self._key).add_extension(basic, critical=True).add_extension(usage, critical=True)
+        )
         self.certificate = certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str, *alternatives: str, days: int = 1, extension: x509.ExtensionType | None = None) -> Pair:
@@ -58,6 +64,8 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(subject).issuer_name(self._name).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(until - 10 * DAY).not_valid_after(until)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )  # fmt: skip
 
 

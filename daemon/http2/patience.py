@@ -66,8 +66,10 @@ class Patience:
                 connection.fail(frames.NO_ERROR, reason)
                 return
             if reason:
+                # Until the client knows of it, it may begin a call, and be gone without a word.
                 connection.leave(reason)
-                return
-            self._asked, due = now, now + limits.ping_timeout_seconds
-            connection.control(frames.frame(frames.PING, 0, 0, ALIVE))
+                due = now + limits.keepalive_seconds
+            else:
+                self._asked, due = now, now + limits.ping_timeout_seconds
+                connection.control(frames.frame(frames.PING, 0, 0, ALIVE))
         self._timer = self._loop.call_later(max(min(due - now, limits.keepalive_seconds), LEAST_SECONDS), self._look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -57,6 +58,23 @@ def test_calls_beyond_the_limits() -> None:
         assert rig.cancelled.acquire(timeout=SECONDS)
         client.send(whole("/t/Echo", b"x", stream=7))
         assert client.answer(7).outcome == ("OK", [b"x"])
+
+
+def test_method_that_goes_on() -> None:
+    """A call counts while its method runs, whether its client has given it up or is gone altogether."""
+    with serving(Limits(message_bytes=MESSAGE_BYTES, calls=2)) as rig, Client(rig) as other:
+        with Client(rig) as client:
+            client.send(whole("/t/Linger"), whole("/t/Linger", stream=3))
+            assert all(rig.waiting.acquire(timeout=SECONDS) for _ in range(2))
+            client.send(frame(frames.RST_STREAM, 0, 1, RESET))
+            assert rig.cancelled.acquire(timeout=SECONDS)
+        assert rig.cancelled.acquire(timeout=SECONDS)
+        other.send(whole("/t/Echo", b"x"))
+        assert other.answer().details == b"2 calls are under way, the limit"
+        rig.do(rig.released.set)
+        other.heard()
+        other.send(whole("/t/Echo", b"x", stream=3))
+        assert other.answer(3).outcome == ("OK", [b"x"])
 
 
 def _first(client: Client) -> Frame:
@@ -137,6 +155,44 @@ def test_impatience() -> None:
                 asked = [came for came in _read_pings(client, count) if not came.flags]
                 client.send(frame(frames.PING, frames.ACK, 0, asked[-1].payload))
             assert client.goodbyes == []
+
+
+def test_idle_twice_told() -> None:
+    """A connection that is idle ends in two steps: what the client begins before it knows of the end is answered."""
+    with serving(QUICK) as rig, Client(rig) as client:
+        client.until(lambda: client.goodbyes)
+        client.send(whole("/t/Echo", b"in time"))
+        assert client.answer().outcome == ("OK", [b"in time"])
+        farewell = _pings(client)[0].payload
+        client.send(frame(frames.PING, frames.ACK, 0, farewell), whole("/t/Echo", b"late", stream=3))
+        client.until(lambda: False)
+        told = [(frames.STREAM_LIMIT, frames.NO_ERROR), (1, frames.NO_ERROR)]
+        assert [goodbye[:2] for goodbye in client.goodbyes] == told
+        assert client.goodbyes[0][2] == b"connection idle"
+        assert not client.answers[3].blocks
+
+
+def test_gone_after_the_goodbye() -> None:
+    """Whoever begins a call between the two steps, and is gone without a word, is found out as anybody else."""
+    with serving(QUICK) as rig, Client(rig) as client:
+        client.until(lambda: client.goodbyes)
+        client.send(whole("/t/Wait"))
+        client.until(lambda: False)
+        assert client.goodbyes[-1][2] == b"ping_timeout"
+
+
+def test_any_byte_is_an_answer() -> None:
+    """Whoever is asked whether it is there, and sends anything at all, is there: even a part of a frame."""
+    limits = replace(QUICK, ping_timeout_seconds=SECONDS / 2)
+    with serving(limits) as rig, Client(rig, START + whole("/t/Wait")) as client:
+        for count, byte in enumerate(frame(0x77, 0, 0, b"x")[:5], 1):
+            assert len(_read_pings(client, count)) == count
+            client.send(bytes([byte]))
+        assert client.goodbyes == []
+
+
+def _pings(client: Client) -> list[Frame]:
+    return [came for came in client.frames if came.kind == frames.PING and not came.flags]
 
 
 def _read_pings(client: Client, count: int) -> list[Frame]:

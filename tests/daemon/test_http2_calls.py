@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.http2 import frames
-from daemon.http2.call import PREFIX
+from daemon.http2.call import PREFIX, WAITING_LIMIT
 from daemon.http2.connection import WINDOW
 from daemon.http2.frames import END_HEADERS, END_STREAM, frame
 from daemon.http2.headers import literal
@@ -319,6 +319,25 @@ def test_windows_that_open_late(rig: Rig) -> None:
         assert len(client.answers[3].data) == left
         client.send(window(3 * 70_005 - left))
         assert client.answer(3).outcome == ("OK", [bytes(70_000)] * 3)
+
+
+def test_many_small_messages(rig: Rig) -> None:
+    """Of messages that nobody has asked for few are taken apart; all are answered in the end."""
+    many = 13_000
+    assert ROOM // 2 < many * len(message(b"")) <= ROOM
+    rig.do(rig.released.clear)
+    with Client(rig) as client:
+        client.send(begin("/t/EchoLater"), data(message(b"") * many))
+        client.send(begin("/t/EchoLater", stream=3), data(message(b"") * 100 + b"\0", stream=3, ended=True))
+        client.heard()
+        (connection,) = rig.server.clients
+        assert [len(call._messages) for call in connection._calls.values()] == [WAITING_LIMIT, WAITING_LIMIT]
+        assert rig.do(lambda: rig.server.kept) == (many + 100) * len(message(b"")) + 1
+        rig.do(rig.released.set)
+        client.send(data(message(b"last"), ended=True), window(ROOM), window(ROOM, 1))
+        assert client.answer(1).outcome == ("OK", [b""] * many + [b"last"])
+        assert client.answer(3).outcome == ("INVALID_ARGUMENT", [b""] * 100)
+        assert rig.do(lambda: rig.server.kept) == 0
 
 
 def test_table_without_room(rig: Rig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from daemon.config import TlsConfig
 from daemon.http2 import frames
 from daemon.http2.connection import PROTOCOL
+from daemon.http2.frames import frame
 from daemon.http2.limits import Limits
 from daemon.listener import Listener, tls_context
 from tests.daemon.certificates import SERVER, Authority, Pair, write_server
@@ -147,9 +149,14 @@ def test_failed_handshakes(rig: Rig, authority: Authority, tmp_path: Path) -> No
         assert _is_served(rig, _context(authority, authority.issue("camera"), tmp_path))
     for said in (b"", b"\x16\x03\x01\x02\x00\x01", START + whole("/t/Echo", b"x")):
         rig.left()
-        with contextlib.suppress(ConnectionError), contextlib.closing(socket.socket()) as connection:
-            connection.connect(("127.0.0.1", rig.port))
+        with (
+            socket.create_connection(("127.0.0.1", rig.port), SECONDS) as connection,
+            contextlib.suppress(ConnectionError),
+        ):
             connection.sendall(said)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
         assert _is_served(rig, _context(authority, authority.issue("camera"), tmp_path))
 
 
@@ -167,3 +174,31 @@ def test_denied_before_its_body(rig: Rig, authority: Authority, tmp_path: Path, 
         assert rig.do(lambda: rig.server.calls) == 0
         client.send(data(bytes(100)), whole("/t/Echo", b"x", stream=3))
         assert client.answer(3).outcome == ("OK", [b"x"])
+
+
+AGED = Limits(
+    message_bytes=MESSAGE_BYTES, handshake_seconds=0.1, keepalive_seconds=0.05, age_seconds=0.0, age_grace_seconds=1.0
+)
+
+
+def test_age(tls: ssl.SSLContext, authority: Authority, tmp_path: Path) -> None:
+    """A connection for which a certificate was good once is told to go, and cut off with its calls in the end."""
+    context = _context(authority, authority.issue("camera"), tmp_path)
+    with serving(AGED, tls) as rig, Client(rig, connection=_connect(rig, context)) as client:
+        client.send(whole("/t/Wait"))
+        client.until(lambda: client.goodbyes)
+        assert client.goodbyes == [(frames.STREAM_LIMIT, frames.NO_ERROR, b"connection age")]
+        assert rig.waiting.acquire(timeout=SECONDS)
+        client.until(lambda: False)
+        assert not client.answers[1].blocks
+        assert rig.cancelled.acquire(timeout=SECONDS)
+
+
+def test_age_without_certificate() -> None:
+    """A connection that showed no certificate may grow as old as it likes."""
+    with serving(replace(AGED, age_grace_seconds=0.0)) as rig, Client(rig, START + whole("/t/Wait")) as client:
+        for count in range(1, 4):
+            client.until(lambda: len([came for came in client.frames if came.kind == frames.PING]) >= count)  # noqa: B023
+            client.send(frame(frames.SETTINGS, frames.ACK, 0))
+        assert client.open
+        assert client.goodbyes == []

@@ -110,6 +110,13 @@ def test_not_one_message(rig: Rig, sent: bytes, status: str, details: bytes) -> 
     assert (answer.status, answer.details, answer.data) == (status, details, b"")
 
 
+def test_no_message_of_many(rig: Rig) -> None:
+    """A method that takes many messages may get none, and its call may end with its headers."""
+    with Client(rig) as client:
+        client.send(begin("/t/Sum", flags=END_HEADERS | END_STREAM))
+        assert client.answer().outcome == ("OK", [b"0"])
+
+
 def test_second_message(rig: Rig) -> None:
     """A second message ends the call as it comes, so that a client cannot send them for ever."""
     with Client(rig) as client:

@@ -232,6 +232,18 @@ def test_who_reads_nothing() -> None:
         assert psutil.Process().memory_info().rss - before < 64 * MEBIBYTE
 
 
+def test_who_catches_up() -> None:
+    """A client that reads late gets all of it, and the method goes on as it reads."""
+    replies = 100
+    with serving() as rig, Client(rig, WIDE, receive_bytes=4096) as late, Client(rig) as client:
+        late.send(whole("/t/Count", b"%d 80000" % replies))
+        for stream in range(1, 41, 2):
+            client.send(whole("/t/Echo", b"x", stream=stream))
+            assert client.answer(stream).outcome == ("OK", [b"x"])
+        assert rig.do(lambda: rig.written) < replies
+        assert late.answer().outcome == ("OK", [bytes(80_000)] * replies)
+
+
 def test_long_messages_at_once() -> None:
     """What is kept of long messages has a limit for all calls together; short ones go on, and long ones later."""
     limits = Limits(message_bytes=MEBIBYTE, kept_bytes=5 * MEBIBYTE // 2, ping_strikes=1000)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from daemon.http2 import frames
 from daemon.http2.frames import END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY_FLAG, frame
+from daemon.http2.headers import literal
 from tests.daemon.http2_rig import (
     METADATA,
     START,
@@ -166,6 +167,9 @@ FAULTS = {
     "unknown in a continuation": (START + begin("/t/Echo", flags=0) + frame(0x77, 0, 1), frames.PROTOCOL_ERROR),
     "endless headers": (
         START + begin("/t/Echo", flags=0) + frame(frames.CONTINUATION, 0, 1, bytes(16_384)) * 4,
+        frames.ENHANCE_YOUR_CALM),
+    "headers that unpack to much": (
+        START + frame(frames.HEADERS, END_HEADERS, 1, b"\x40" + literal(b"x", bytes(3900))[1:] + b"\xbe" * 20),
         frames.ENHANCE_YOUR_CALM),
     "headers drop by drop": (
         START + begin("/t/Echo", flags=0) + frame(frames.CONTINUATION, 0, 1, b"") * 2000, frames.ENHANCE_YOUR_CALM),

@@ -201,9 +201,9 @@ class Server:
                 accepted.close()
                 continue
             client = Connection(self)
+            connecting = loop.create_task(self._connect(accepted, client, place.tls))
             place.clients.add(client)
             self._empty.clear()
-            connecting = loop.create_task(self._connect(accepted, client, place.tls))
             self._connecting.add(connecting)
             connecting.add_done_callback(self._connecting.discard)
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 # Frames of one connection that are taken in one turn of the loop, so that others have theirs. So many bytes of headers,
 # which may take a microsecond each, count for one more.
-FRAMES_A_TURN = 100
+FRAMES_A_TURN = 250
 COSTLY_BYTES = 8
+# What comes beyond waits for so long: else whoever floods the daemon has its loop to himself.
+PAUSE_SECONDS = 0.001
 # What a client may send on all of its calls before some of it is read.
 WINDOW = 1 << 20
 # A block of headers is given up when it is longer; a frame of it counts for at least so much.
@@ -251,7 +253,7 @@ class Connection(asyncio.Protocol):
             at = end
             left -= 1 + (word >> 8) // COSTLY_BYTES if kind in frames.HEADER_KINDS else 1
         self._lagging = True
-        self.loop.call_soon(self._go_on)
+        self.loop.call_later(PAUSE_SECONDS, self._go_on)
         return data[at:]
 
     def _take_priority(self, _: int, stream: int, payload: bytes) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from daemon.http2 import headers
 from daemon.http2.compression import ENCODINGS
-from daemon.http2.connection import ENDING, Connection
+from daemon.http2.connection import ENDING, PAUSE_SECONDS, Connection
 from daemon.http2.limits import Limits
 from daemon.http2.method import Method
 
@@ -199,6 +199,8 @@ class Server:
             # Those who come in elsewhere have places of their own: strangers on the network lock out nobody here.
             if len(place.clients) >= self.limits.connections:
                 accepted.close()
+                # A flood of them does not have the loop to itself.
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             client = Connection(self)
             connecting = loop.create_task(self._connect(accepted, client, place.tls))

@@ -197,17 +197,17 @@ class Server:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             # Those who come in elsewhere have places of their own: strangers on the network lock out nobody here.
-            if len(place.clients) >= self.limits.connections:
+            if len(place.clients) < self.limits.connections:
+                client = Connection(self)
+                connecting = loop.create_task(self._connect(accepted, client, place.tls))
+                place.clients.add(client)
+                self._empty.clear()
+                self._connecting.add(connecting)
+                connecting.add_done_callback(self._connecting.discard)
+            else:
                 accepted.close()
-                # A flood of them does not have the loop to itself.
-                await asyncio.sleep(PAUSE_SECONDS)
-                continue
-            client = Connection(self)
-            connecting = loop.create_task(self._connect(accepted, client, place.tls))
-            place.clients.add(client)
-            self._empty.clear()
-            self._connecting.add(connecting)
-            connecting.add_done_callback(self._connecting.discard)
+            # Those who come, are let go and come again do not have the loop to themselves.
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _connect(self, accepted: socket.socket, client: Connection, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()

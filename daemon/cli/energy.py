@@ -193,7 +193,7 @@ def _draw(rows: Sequence[pb.EnergyRow], by: By, path: Path) -> None:
     axes = figure.add_subplot()
     axes.bar(names, dynamic, color="#0b6e4f", label="dynamic")
     axes.bar(names, static, bottom=dynamic, color="#9ccbb8", label="static")
-    axes.set_ylabel("energy of requests")
+    axes.set_ylabel("energy of requests [J]")
     if by is By.TIME:
         axes.set_xticks(range(0, len(names), max(len(names) // 6, 1)))
     axes.tick_params("x", rotation=20)

@@ -38,30 +38,9 @@ class Call:
     """A call under way. Its requests are iterated over where there may be many of them."""
 
     __slots__ = (
-        "_connection",
-        "_deadline",
-        "_encoding",
-        "_ended",
-        "_held",
-        "_kept",
-        "_messages",
-        "_method",
-        "_outbox",
-        "_owed",
-        "_partial",
-        "_reader",
-        "_receive_window",
-        "_refused",
-        "_running",
-        "_started",
-        "_task",
-        "_timer",
-        "_trailer",
-        "_trailing",
-        "_writer",
-        "over",
-        "send_window",
-        "stream",
+        "_connection", "_deadline", "_encoding", "_ended", "_held", "_kept", "_messages", "_method", "_outbox", "_owed",
+        "_partial", "_reader", "_receive_window", "_refused", "_running", "_started", "_task", "_timer", "_trailer",
+        "_trailing", "_writer", "over", "send_window", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -322,7 +301,9 @@ class Call:
         self._connection.give_back(size)
         self._owed += size
         if self._owed > INITIAL_WINDOW // 2 and not self._ended:
-            self._connection.control(frames.frame(frames.WINDOW_UPDATE, 0, self.stream, frames.NUMBER.pack(self._owed)))
+            self._connection.sender.send(
+                frames.frame(frames.WINDOW_UPDATE, 0, self.stream, frames.NUMBER.pack(self._owed))
+            )
             self._receive_window += self._owed
             self._owed = 0
 

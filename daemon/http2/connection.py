@@ -128,9 +128,9 @@ class Connection(asyncio.Protocol):
     # What calls use.
 
     def send(self, data: bytes | bytearray) -> None:
-        """Send frames of a call."""
+        """Send what a client gets for its calls; it may ask again whether we are there."""
         self._patience.strikes = 0
-        self.control(data)
+        self.sender.send(data)
 
     def send_headers(self, stream: int, block: bytes, flags: int = 0) -> None:
         """Send a block of headers."""
@@ -139,14 +139,14 @@ class Connection(asyncio.Protocol):
 
     def reset(self, stream: int, code: int) -> None:
         """End a stream."""
-        self.control(frames.frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(code)))
+        self.sender.send(frames.frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(code)))
 
     def give_back(self, size: int) -> None:
         """Let the client send as much again."""
         self._owed += size
         # Calls that are not read may hold much of the window: the others need the rest of it.
         if self._owed > self._receive_window:
-            self.control(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._owed)))
+            self.sender.send(frames.frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._owed)))
             self._receive_window += self._owed
             self._owed = 0
 
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
             return
         self._leaving = True
         self._go_away(frames.STREAM_LIMIT, frames.NO_ERROR, reason)
-        self.control(frames.frame(frames.PING, 0, 0, FAREWELL))
+        self.sender.send(frames.frame(frames.PING, 0, 0, FAREWELL))
         self.loop.call_later(FAREWELL_SECONDS, self._leave_now, reason)
 
     def cut(self) -> None:
@@ -199,11 +199,7 @@ class Connection(asyncio.Protocol):
         self.loop.call_later(seconds, self._transport.abort)
 
     def _go_away(self, latest: int, code: int, reason: str) -> None:
-        self.control(frames.frame(frames.GOAWAY, 0, 0, frames.GOAWAY_HEAD.pack(latest, code) + reason.encode()))
-
-    def control(self, data: bytes | bytearray) -> None:
-        """Send what is no answer of a call."""
-        self.sender.send(data)
+        self.sender.send(frames.frame(frames.GOAWAY, 0, 0, frames.GOAWAY_HEAD.pack(latest, code) + reason.encode()))
 
     # Frames.
 
@@ -273,8 +269,7 @@ class Connection(asyncio.Protocol):
         self._receive_window -= size
         if self._receive_window < 0:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more data than the window of the connection")
-        if flags & frames.PADDED:
-            payload = frames.unpadded(flags, payload)
+        payload = frames.unpadded(flags, payload)
         call = self._calls.get(stream)
         if call:
             call.take(payload, size, ended=bool(flags & END_STREAM))
@@ -347,7 +342,7 @@ class Connection(asyncio.Protocol):
             return
         given = frames.settings(payload)
         # Before all that keeps to them: until then, clients may judge by what was.
-        self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.sender.send(frames.frame(frames.SETTINGS, frames.ACK, 0))
         initial_send_window = given.get(frames.INITIAL_WINDOW_SIZE, self._initial_send_window)
         more, self._initial_send_window = initial_send_window - self._initial_send_window, initial_send_window
         if more:
@@ -364,7 +359,7 @@ class Connection(asyncio.Protocol):
                 self._leave_now("")
             return
         self._patience.pinged()
-        self.control(frames.frame(frames.PING, frames.ACK, 0, payload))
+        self.sender.send(frames.frame(frames.PING, frames.ACK, 0, payload))
 
     def _take_window(self, _: int, stream: int, payload: bytes) -> None:
         more = frames.number(payload) & frames.WINDOW_LIMIT

@@ -71,5 +71,5 @@ class Patience:
                 due = now + limits.keepalive_seconds
             else:
                 self._asked, due = now, now + limits.ping_timeout_seconds
-                connection.control(frames.frame(frames.PING, 0, 0, ALIVE))
+                connection.sender.send(frames.frame(frames.PING, 0, 0, ALIVE))
         self._timer = self._loop.call_later(max(min(due - now, limits.keepalive_seconds), LEAST_SECONDS), self._look)
